@@ -1,0 +1,58 @@
+"""The errors of gort: one small hierarchy.
+
+Everything a program may want to catch derives from `GortError`, so ``except GortError`` is "something about the
+runtime, not about my data".  `Cancelled` stands apart: it is a request to stop, not a failure, and derives from
+`BaseException` so that a plain ``except Exception`` in the middle of a program does not swallow it.  Time-outs raise
+the built-in `TimeoutError`; wrong arguments raise `TypeError` and `ValueError` as everywhere in Python.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Cancelled",
+    "ChannelClosed",
+    "Deadlock",
+    "GoroutineCancelled",
+    "GortError",
+    "RuntimeClosed",
+    "ThreadLimit",
+    "WouldBlockScheduler",
+]
+
+
+class GortError(Exception):
+    """The base of every error that gort itself raises."""
+
+
+class ChannelClosed(GortError):
+    """A channel is closed: nothing more comes out of it, or nothing may be sent, or it was closed twice."""
+
+
+class Deadlock(GortError):
+    """All goroutines are asleep and nothing can ever wake one.  Go: "all goroutines are asleep - deadlock!"."""
+
+
+class ThreadLimit(GortError):
+    """The runtime would need more threads than it may start (GORT_MAXTHREADS).  Go: debug.SetMaxThreads."""
+
+
+class RuntimeClosed(GortError):
+    """The Runtime this was asked of has been closed."""
+
+
+class WouldBlockScheduler(GortError):
+    """A blocking call was made where the scheduler itself runs (a timer's callback): it would stop every goroutine."""
+
+
+class GoroutineCancelled(GortError):
+    """Raised by `Goroutine.result` when the goroutine asked for was cancelled and so has no result.
+
+    It is not `Cancelled`, so that the one who asks does not look cancelled too.
+    """
+
+
+class Cancelled(BaseException):
+    """Raised inside a goroutine that was cancelled, at its next blocking operation, once.
+
+    ``finally`` and ``with`` blocks run and may block.  Let it pass: a goroutine that ends with it is not reported.
+    """

@@ -1,0 +1,20 @@
+"""The scheduler: Go's G, M and P in plain Python.
+
+Read the files in this order; each opens with its own essay and imports only from those above it::
+
+    overdue     the one flag that every runtime call reads: "a slice is over somewhere, look"
+    latch       the short lock of the hot paths
+    wait        tickets, park and ready: how a goroutine waits and is woken, the surface for everything above
+    timers      a heap of deadlines, one for each P
+    report      exceptions that nobody asked for
+    goroutine   G: the handle that `go` returns
+    carrier     the greenlet that runs goroutines one after another, and the turn of the local run queue
+    processor   P: the right to run goroutines, its local run queue and timers
+    machine     M: an operating system thread, its hub and how it sleeps
+    scheduler   what the Ms share: idle lists, the global run queue, stealing, deadlock
+    sysmon      the thread that watches the Ms
+    stacks      what every goroutine is doing, as text
+    instance    Runtime, run, go: where all of it is put together
+
+Nothing here knows channels, select or anything else above it.
+"""

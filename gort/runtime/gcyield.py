@@ -1,0 +1,40 @@
+"""A goroutine that ran a garbage collection gives way at its next runtime call, as in Go.
+
+A collection may be the longest thing a goroutine does without knowing, and it is charged to whoever happened to
+allocate last; letting others run next spreads the cost.  The collector's callback only sets the flag: nothing may
+switch inside a collection.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+from greenlet import getcurrent
+
+from . import overdue
+
+_users = 0
+
+
+def _collected(phase: str, _info: dict[str, Any]) -> None:
+    if phase == "stop":
+        m = getattr(getcurrent(), "m", None)
+        if m is not None:
+            overdue.mark(m, wait=False)
+
+
+def install() -> None:
+    """A runtime starts.  Under the lock of `instance`."""
+    global _users
+    _users += 1
+    if _users == 1:
+        gc.callbacks.append(_collected)
+
+
+def remove() -> None:
+    """A runtime has ended."""
+    global _users
+    _users -= 1
+    if _users == 0 and _collected in gc.callbacks:
+        gc.callbacks.remove(_collected)

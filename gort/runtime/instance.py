@@ -1,0 +1,296 @@
+"""Runtime, run and go: where the parts are put together.
+
+The idea.  A `Runtime` is a scheduler with its threads, made when first needed and gone when closed.  Which one does
+`go` mean?  Inside a goroutine, the goroutine's own.  On a plain thread, the one whose `run` is going on; if there is
+none, a background runtime, made on first use and closed at exit.
+
+`run` is the usual way in: the calling thread becomes the first machine, so that Ctrl-C, and libraries that insist on
+the main thread, find the main goroutine there.  When main ends, the others are cancelled, their `finally` blocks run,
+and only then does `run` return.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from sys import _getframe
+from types import FrameType
+from typing import Any, TypeVar
+
+from greenlet import getcurrent
+
+from ..errors import GortError, RuntimeClosed
+from . import gcyield, stacks, stats
+from . import overdue as _overdue
+from .goroutine import Goroutine
+from .interrupt import Interrupt
+from .scheduler import Scheduler, check_procs, default_max_threads, default_procs
+from .wait import give_way, on_goroutine
+
+T = TypeVar("T")
+
+overdue = False
+_overdue.register(globals())
+
+_lock = threading.RLock()
+_running: list[Scheduler] = []  # the schedulers of `run`s that are going on, the newest last
+_background: Runtime | None = None
+
+
+def _debug_options() -> dict[str, str]:
+    text = os.environ.get("GORT_DEBUG", "")
+    return {key.strip(): value for key, _, value in (part.partition("=") for part in text.split(",")) if key.strip()}
+
+
+def _new_scheduler(procs: int | None, max_threads: int | None = None) -> Scheduler:
+    n = default_procs() if procs is None else check_procs(procs)
+    limit = default_max_threads() if max_threads is None else check_procs(max_threads, "max_threads")
+    seed = os.environ.get("GORT_SEED")
+    sched = Scheduler(n, limit, int(seed) if seed else None)
+    trace = _debug_options().get("schedtrace")
+    if trace is not None:
+        try:
+            sched.sysmon.trace = max(1, int(trace)) / 1000
+        except ValueError:
+            raise ValueError(f"GORT_DEBUG: schedtrace must be a number of milliseconds, not {trace!r}") from None
+    with _lock:
+        gcyield.install()
+    return sched
+
+
+def _check_callable(fn: Any, what: str) -> None:
+    if not callable(fn):
+        hint = ": pass the function itself, and its arguments after it" if fn is None else ""
+        raise TypeError(f"{what} needs a function to call, not {type(fn).__name__}{hint}")
+
+
+class Runtime:
+    """A scheduler of one's own, to embed: with its own Ps, threads and goroutines.
+
+    procs is the number of Ps (GORT_PROCS, else the CPUs this process may use), max_threads the limit on threads
+    (GORT_MAXTHREADS, else 10,000).  Raises ThreadLimit if procs is over that limit.  No thread is started before there
+    is a goroutine to run.  A context manager: leaving it closes the runtime.
+    """
+
+    def __init__(self, procs: int | None = None, *, max_threads: int | None = None) -> None:
+        self._sched = _new_scheduler(procs, max_threads)
+        self._gone = False
+
+    def go(self, fn: Callable[..., T], /, *args: Any, **kw: Any) -> Goroutine[T]:
+        """Start fn(*args, **kw) as a goroutine of this runtime.  From any thread.  Raises RuntimeClosed."""
+        _check_callable(fn, "Runtime.go")
+        return _start(self._sched, fn, args, kw, _getframe(1))
+
+    def run(self, fn: Callable[..., T], /, *args: Any, **kw: Any) -> T:
+        """Start fn(*args, **kw) as a goroutine of this runtime, wait for it, return or raise what it did.
+
+        The runtime, with what else runs in it, goes on.
+        """
+        _check_callable(fn, "Runtime.run")
+        g: Goroutine[T] = _start(self._sched, fn, args, kw, _getframe(1))
+        try:
+            return g.result()
+        except BaseException:
+            g.cancel()  # the wait was interrupted; a goroutine that has ended does not mind
+            raise
+
+    def stats(self) -> dict[str, Any]:
+        """Counters in total, for each P and for each M."""
+        return stats.collect(self._sched)
+
+    def num_goroutine(self) -> int:
+        """How many of its goroutines exist."""
+        return stats.count(self._sched)
+
+    def gomaxprocs(self, n: int | None = None) -> int:
+        """The number of Ps; with n, change it, and return what it was."""
+        return _gomaxprocs(self._sched, n)
+
+    def close(self) -> None:
+        """Cancel its goroutines, wait until they and its threads have ended.  Twice does no harm.
+
+        Raises GortError if called from one of its own goroutines, which it would wait for.
+        """
+        m = _machine()
+        if m is not None and m.sched is self._sched:
+            raise GortError("a Runtime cannot be closed by one of its own goroutines: close it from where it was made")
+        self._sched.begin_close()
+        self._sched.join_threads()
+        with _lock:
+            if not self._gone:
+                self._gone = True
+                gcyield.remove()
+
+    def __enter__(self) -> Runtime:
+        if self._sched.closing:
+            raise RuntimeClosed("this Runtime has been closed: create a new one")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._sched.closed else f"{self.num_goroutine()} goroutines"
+        return f"<gort.Runtime procs={len(self._sched.allp)} {state}>"
+
+
+class _AtEnd:
+    """Stands among those who wait for main's end, with a waiter's face, and closes the runtime."""
+
+    asleep = False
+
+    def __init__(self, sched: Scheduler) -> None:
+        self.sched = sched
+        self.ready = self.m = self
+
+    def append(self, _item: Any) -> None:
+        self.sched.begin_close()
+
+
+def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any) -> T:
+    """Run fn(*args, **kw) as the main goroutine, on this thread, and return its value or raise its exception.
+
+    procs is the number of Ps (GORT_PROCS, else the CPUs this process may use).  When main ends, all other goroutines
+    are cancelled and their ``finally`` blocks run.  Raises Deadlock if main waits and nothing can ever wake it.
+    Raises GortError inside a goroutine.  Go: func main, GOMAXPROCS.
+    """
+    _check_callable(fn, "run")
+    if on_goroutine():
+        raise GortError("run() was called inside a goroutine: use go(fn, ...).result() there")
+    sched = _new_scheduler(procs)
+    frame = _getframe(1)
+    g: Goroutine[T] = Goroutine(fn, args, kw, copy_context(), frame.f_code, frame.f_lasti)
+    end = _AtEnd(sched)
+    g._waiters = [[end, None, g, None]]
+    sched.main = g
+    m = sched.new_machine()
+    m.attach()
+    with _lock:
+        _running.append(sched)
+    try:
+        with Interrupt(m, g):
+            sched.acquire_p(m)
+            assert m.p is not None
+            m.p.lrq.append(g)
+            m.hub.switch()  # comes back when this machine has ended
+        sched.join_threads()
+    finally:
+        with _lock:
+            _running.remove(sched)
+            gcyield.remove()
+    return g.result()
+
+
+def go(fn: Callable[..., T], /, *args: Any, **kw: Any) -> Goroutine[T]:
+    """Start fn(*args, **kw) as a goroutine and return its handle at once.
+
+    From a goroutine or from any thread; on a plain thread it goes to the `run` that is going on, else to a background
+    runtime that is started for it.  Raises TypeError if fn cannot be called.  Go: the go statement.
+    """
+    if overdue:
+        give_way()
+    if not callable(fn):
+        _check_callable(fn, "go")
+    try:
+        m = getcurrent().m  # type: ignore[attr-defined]
+    except AttributeError:
+        return _start(None, fn, args, kw, _getframe(1))
+    frame = _getframe(1)
+    g: Goroutine[T] = Goroutine(fn, args, kw, copy_context(), frame.f_code, frame.f_lasti)
+    p = m.p
+    if p is None:
+        m.sched.inject(g)
+        return g
+    p.lrq.append(g)
+    if m.starter is None:
+        m.queue_starter()
+    if m.p is not p:
+        # Sysmon took the P from us between the two lines, for another machine, which may have found nothing in its
+        # LRQ before our append came, and sleep by now.
+        m.sched.rescue(p)
+    if m.kick:
+        m.sched.sysmon.kick()
+    return g
+
+
+def _start(sched: Scheduler | None, fn: Any, args: Any, kw: Any, frame: FrameType) -> Goroutine[Any]:
+    """`go` by the long way: for a given scheduler, from a plain thread, or inside a greenlet of the program's own."""
+    g: Goroutine[Any] = Goroutine(fn, args, kw, copy_context(), frame.f_code, frame.f_lasti)
+    if sched is None:
+        m = _machine()
+        sched = m.sched if m is not None else _default()
+    sched.inject(g)
+    return g
+
+
+def _machine() -> Any:
+    """The machine whose goroutine is calling, or None."""
+    w: Any = getcurrent()
+    while w is not None:
+        m = getattr(w, "m", None)
+        if m is not None:
+            return m
+        w = w.parent
+    return None
+
+
+def _default() -> Scheduler:
+    global _background
+    with _lock:
+        for sched in reversed(_running):
+            if not sched.closing:
+                return sched
+        if _background is None or _background._sched.closing:
+            _background = Runtime()
+            atexit.register(_close_background, _background)
+        return _background._sched
+
+
+def _close_background(runtime: Runtime) -> None:
+    runtime.close()
+
+
+def _current() -> Scheduler | None:
+    """The scheduler that the module-level functions speak of: the caller's, a `run`'s, or the background one."""
+    m = _machine()
+    if m is not None:
+        return m.sched
+    with _lock:
+        if _running:
+            return _running[-1]
+        return _background._sched if _background is not None else None
+
+
+def _gomaxprocs(sched: Scheduler, n: int | None) -> int:
+    return len(sched.allp) if n is None else sched.set_procs(check_procs(n, "n"))
+
+
+def gomaxprocs(n: int | None = None) -> int:
+    """The number of Ps of the current runtime; with n, change it while it runs, and return what it was.
+
+    A P too many goes as soon as the goroutine that runs on it gives way.  Go: runtime.GOMAXPROCS.
+    """
+    return _gomaxprocs(_current() or _default(), n)
+
+
+def num_goroutine() -> int:
+    """How many goroutines of the current runtime exist.  Go: runtime.NumGoroutine."""
+    sched = _current()
+    return stats.count(sched) if sched is not None else 0
+
+
+def current_stats() -> dict[str, Any]:
+    """The counters of the current runtime: in total, for each P and for each M.  See `Runtime.stats`."""
+    return stats.collect(_current() or _default())
+
+
+def current_stacks() -> str:
+    """Every goroutine of the current runtime: state, what it waits for, where it was started, its stack.
+
+    Go: runtime.Stack(buf, true).
+    """
+    sched = _current()
+    return stacks.dump(sched) if sched is not None else ""

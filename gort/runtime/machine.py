@@ -1,0 +1,290 @@
+"""M, the machine: an operating system thread that runs goroutines, and its hub.
+
+The idea.  A machine's goroutines switch to each other directly; the hub (a greenlet with an empty stack, so that a
+switch to it is cheap) runs only when there is nothing ready, and every 10 ms at most, when sysmon puts it at the head
+of the ready queue.  All that is rare happens here: timers, cancellations, throwing, the global queue, stealing,
+giving the P away, sleeping.
+
+The order of a look for work (Machine.loop), as in Go's findRunnable: what has to be thrown or cancelled; due timers;
+the own ready queue, where the LRQ's turn stands too; the own LRQ; the GRQ (a batch); [a poll that does not wait];
+stealing half of another P's LRQ, beginning at a random P; a bounded spin; give up the P; look at everything once
+more; sleep until the first timer of the P just given up.
+
+Sleeping.  `asleep` is stored True, *then* everything is looked at once more, and only then the thread blocks on
+`note` (a binary semaphore: an OS lock).  Whoever has work for this machine first leaves it where that last look
+sees it, then reads `asleep`, and releases the note if it is set.  One of the two always sees the other (wait.py says
+why without a GIL too).  A release too many makes one sleep end early, and is otherwise harmless.
+
+The P.  A machine gives its P to the scheduler before it sleeps, and remembers it (`last`).  When it wakes because one
+of its own started goroutines is ready, or because a timer of that P is due, it takes that P back if it is still idle,
+else any idle one, else it queues for one (`Scheduler.queue_for_p`), and those who hold one give way within a slice.
+If it was woken to run fresh work, a P has been put into `next` for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from time import monotonic
+from typing import Any
+
+from greenlet import getcurrent
+
+from ..errors import Cancelled
+from . import overdue
+from .carrier import Carrier
+from .goroutine import PENDING, Goroutine
+from .processor import Processor
+from .timers import INFINITY
+from .wait import FOREVER, Hub, Ticket
+
+
+SLICE = 10e-3  # seconds that a goroutine may run, and a machine may keep a P, while others wait
+
+
+class Machine:
+    """M."""
+
+    __slots__ = (
+        "alive", "asleep", "carriers", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "next", "note",
+        "p", "parked", "probed", "ready", "sched", "seen", "since", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
+        "wakes", "yielded",
+    )  # fmt: skip
+
+    def __init__(self, sched: Any, number: int) -> None:
+        self.sched = sched
+        self.id = number
+        self.ident = 0
+        self.thread: threading.Thread | None = None
+        self.alive = True
+        self.hub: Hub = None  # type: ignore[assignment]
+        self.ready: deque[Any] = deque()
+        self.throws: deque[tuple[Any, BaseException]] = deque()
+        self.mail: deque[tuple[Goroutine[Any] | None, BaseException]] = deque()
+        self.carriers: set[Carrier] = set()
+        self.free: list[Carrier] = []
+        self.starter: Any = None  # what stands in `ready` for the LRQ: an idle carrier, the hub, or None
+        self.p: Processor | None = None
+        self.last: Processor | None = None
+        self.next: Processor | None = None
+        self.asleep = False
+        self.note = threading.Lock()
+        self.note.acquire()
+        # for sysmon
+        self.probed = False  # the hub was put into the ready queue, and has not run since
+        self.late = False  # its goroutine is to give way: see overdue.py
+        self.stuck = False  # it has made no runtime call for three slices
+        self.seen = (0.0, -1)  # when it was probed, and its tick then
+        self.since = 0.0  # when it got its P
+        self.kick = False  # sysmon sleeps long while Ps are idle: `go` should tell it that there is work
+        # counters
+        self.started = 0  # fresh goroutines started
+        self.parked = 0  # waits
+        self.yielded = 0  # slices that ended
+        self.wakes = 0  # sleeps of the thread that ended
+        self.spins = 0  # looks for work that found none
+        self.spun = False
+
+    def __repr__(self) -> str:
+        return f"<M {self.id} {'asleep' if self.asleep else f'with P {self.p.id}' if self.p else 'without P'}>"
+
+    # -- from anywhere ------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """End the thread's sleep.  Call it after the work is where the thread will see it."""
+        self.asleep = False
+        try:
+            self.note.release()
+        except RuntimeError:
+            pass  # already released: the wake-up is on its way
+
+    def nudge(self) -> None:
+        """Make the hub run soon: next, if the machine runs goroutines, now, if it sleeps."""
+        if self.hub is None:
+            return  # its thread is only starting, and will look at everything first
+        self.ready.appendleft(self.hub)
+        if self.asleep:
+            self.wake()
+
+    def request(self, g: Goroutine[Any] | None, exc: BaseException) -> None:
+        """Have an exception delivered to one of this machine's goroutines (None: to all of them)."""
+        if getattr(getcurrent(), "m", None) is self:
+            self.deliver(g, exc)
+        else:
+            self.mail.append((g, exc))
+            self.nudge()
+
+    def live(self) -> int:
+        """How many started goroutines it has."""
+        return max(0, len(self.carriers) - len(self.free) - (self.starter is not None and self.starter is not self.hub))
+
+    # -- on its own thread --------------------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Make the calling thread this machine's thread."""
+        self.ident = threading.get_ident()
+        self.hub = Hub(self.loop)
+        self.hub.m = self
+
+    def main(self) -> None:
+        """The body of a machine's thread."""
+        self.attach()
+        self.sched.attached(self)
+        self.hub.switch()
+
+    def new_carrier(self) -> Carrier:
+        carrier = Carrier(self)
+        self.carriers.add(carrier)
+        return carrier
+
+    def queue_starter(self) -> None:
+        """Give the LRQ its place in the ready queue."""
+        self.starter = starter = self.free.pop() if self.free else self.hub
+        self.ready.append(starter)
+
+    def take_rarely(self) -> Goroutine[Any] | None:
+        """The 61st time, or without a P: the GRQ first, so that a busy LRQ does not starve it."""
+        p = self.p
+        if p is None:
+            return None
+        try:
+            return self.sched.grq.popleft()
+        except IndexError:
+            pass
+        try:
+            return p.lrq.popleft()
+        except IndexError:
+            return None
+
+    def deliver(self, g: Goroutine[Any] | None, exc: BaseException) -> None:
+        """Raise exc in a goroutine of ours: now, if it waits or has given way, else at its next blocking operation.
+
+        On this machine's own thread, so the goroutine is either suspended or the very one that runs.
+        """
+        if g is None:
+            for carrier in list(self.carriers):
+                if carrier.g is not None:
+                    self.deliver(carrier.g, Cancelled("the main goroutine has ended, or its Runtime was closed"))
+            return
+        carrier = g.carrier
+        if g._value is not PENDING or carrier.pending is not None:
+            return
+        me = getcurrent()
+        for w in (carrier, carrier.inner):
+            if w is None or w is me or w.dead:
+                continue
+            ticket: Ticket | None = w.wait
+            if ticket is not None:
+                if ticket[0] is w and ticket[2].withdraw(ticket):
+                    self.throws.append((w, exc))
+                    self.ready.append(self.hub)
+                    return
+            else:
+                try:
+                    self.ready.remove(w)  # it had given way: nothing has happened that could be lost
+                except ValueError:
+                    continue
+                self.throws.append((w, exc))
+                self.ready.append(self.hub)
+                return
+        carrier.pending = exc
+
+    def loop(self) -> None:
+        """The hub."""
+        sched = self.sched
+        ready = self.ready
+        throws = self.throws
+        while True:
+            if self.starter is self.hub:  # it is the LRQ's turn, and there was no idle carrier: make one
+                self.starter = None
+                if not throws and self.p is not None and self.p.lrq:
+                    (self.free.pop() if self.free else self.new_carrier()).switch()
+                    continue
+            self.probed = self.stuck = False
+            if self.mail:
+                self._read_mail()
+            if throws:
+                w, exc = throws.popleft()
+                if self.p is None and not sched.acquire_p(self):
+                    break
+                w.wait = None
+                w.throw(exc)
+                w = exc = None
+                continue
+            p = self.p
+            now = monotonic()
+            if p is None or p.dead or (sched.waiting_for_p and now - self.since >= SLICE):
+                if not sched.settle_p(self):
+                    break
+                p = self.p
+            if sched.reports:
+                sched.start_reports(self)
+            if p.timers.heap and p.timers.run(now):
+                ready.append(self.hub)  # more timers are due: come back, but let others run first
+            if p.lrq and self.starter is None:
+                (self.free.pop() if self.free else self.new_carrier()).switch()
+                continue
+            if ready:
+                self.spun = False
+                ready.popleft().switch()
+                continue
+            if sched.take_batch(self, p):
+                continue
+            # [the poll that does not wait will stand here]
+            if sched.closing and sched.may_end(self):
+                break
+            if sched.steal(self, p):
+                continue
+            if not self._sleep(p):
+                break
+        self._end()
+
+    def _read_mail(self) -> None:
+        while True:
+            try:
+                g, exc = self.mail.popleft()
+            except IndexError:
+                return
+            if g is None or g.carrier is not None:
+                self.deliver(g, exc)
+
+    def _sleep(self, p: Processor) -> bool:
+        """Nothing found: give up the P, look once more, sleep, get a P.  False: the machine may end."""
+        sched = self.sched
+        sched.release_p(self, p)  # stores asleep = True under the scheduler's lock
+        # From here on others see us as idle, so work that is left after this line comes with a wake-up; what was left
+        # before it is seen by the following look.
+        found = bool(self.mail or self.throws or sched.grq or (sched.closing and sched.may_end(self)) or sched.reports)
+        if not found:
+            try:
+                ready_first = self.ready.popleft()  # not `if self.ready`: see wait.py
+                self.ready.appendleft(ready_first)
+                found = True
+            except IndexError:
+                pass
+        if not found:
+            when = p.timers.next()
+            if when == INFINITY:
+                sched.check_deadlock(self)
+                self.note.acquire()
+            else:
+                delay = when - monotonic()
+                if delay > 0:
+                    self.note.acquire(timeout=min(delay, FOREVER))
+            self.wakes += 1
+        return sched.acquire_p(self)
+
+    def _end(self) -> None:
+        """The machine is done: let its idle carriers end, and the thread with them."""
+        self.alive = False
+        self.sched.detach(self)
+        overdue.clear(self)
+        if self.starter is not None and self.starter is not self.hub:
+            self.free.append(self.starter)
+        self.starter = None
+        while self.free:
+            carrier = self.free.pop()
+            self.carriers.discard(carrier)
+            if carrier:  # started, so suspended in its loop: it sees that we are not alive, and returns
+                carrier.switch()
+        self.ready.clear()

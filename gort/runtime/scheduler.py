@@ -1,0 +1,543 @@
+"""The scheduler: what the machines of one runtime share.
+
+The idea.  Machines run on their own as long as they have work (carrier.py, machine.py).  They come here for what
+needs more than one of them: Ps and who holds them, sleeping machines, the global run queue, stealing, the end, and the
+proof that nothing can ever run again.  All of that is under one lock, because all of it is rare.
+
+Invariants (under `lock`).
+- Every P of `allp` is held by one machine (p.m), or promised to one (m.next, p.m), or in `idle`.
+- A machine in `idle_ms` has no P; it is asleep or on its way there.  One in `waiting_for_p` has started goroutines to
+  run and no P.  `idle` and `waiting_for_p` are never both non-empty.
+- An idle P has an empty LRQ.
+
+The GRQ, and the wake-up that must not be lost: whoever puts a goroutine there does so *before* it takes the lock to
+look for an idle machine; whoever goes to sleep becomes idle under the lock *before* it looks at the GRQ.
+
+When is another machine woken for fresh work?  When nobody runs at all: at once.  Otherwise that is sysmon's
+business, for it is the one that can see work waiting: waking at every `go` would put a second machine to work on
+goroutines that their own machine starts within a microsecond, and where a goroutine first runs it stays.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import Any
+
+from greenlet import getcurrent
+
+from ..errors import Cancelled, Deadlock, RuntimeClosed, ThreadLimit
+from . import stacks
+from .goroutine import FAILED, FREE_THREADED, Goroutine
+from .machine import Machine
+from .processor import Processor
+from .report import report
+from .sysmon import Sysmon
+from .timers import INFINITY, deadline, expire
+from .wait import ready_throw
+
+# Fresh work is stolen only when it has waited so long (seconds).  A machine starts a goroutine within a few
+# microseconds if it is free to; 50 us says it is not.  With a GIL a second machine hardly helps, so be slower.
+RIPE = 50e-6 if FREE_THREADED else 1e-3
+
+
+class Scheduler:
+    """The shared state of one runtime."""
+
+    def __init__(self, procs: int, max_threads: int, seed: int | None) -> None:
+        if procs > max_threads:
+            raise ThreadLimit(
+                f"procs={procs} needs up to {procs} threads, but the limit is {max_threads}: "
+                "raise GORT_MAXTHREADS or lower procs"
+            )
+        self.lock = threading.RLock()
+        self.max_threads = max_threads
+        self.allp = [Processor(i) for i in range(procs)]
+        self.idle: list[Processor] = self.allp[::-1]
+        self.ms: list[Machine] = []
+        self.idle_ms: dict[Machine, None] = {}
+        self.waiting_for_p: deque[Machine] = deque()
+        self.grq: deque[Goroutine[Any]] = deque()
+        self.reports: deque[tuple[BaseException, str]] = deque()
+        self.spinning = 0
+        self.rng = random.Random(seed)
+        self.main: Goroutine[Any] | None = None
+        self.external = 0  # waits that something outside may end: I/O, blocking calls
+        self.closing = False
+        self.closed = False
+        self.ended = threading.Event()
+        self.threads: list[threading.Thread] = []
+        self.started_at = monotonic()
+        self.next_m = 0
+        self.sysmon = Sysmon(self)
+
+    # -- fresh goroutines ---------------------------------------------------------------------------------------
+
+    def inject(self, g: Goroutine[Any]) -> None:
+        """Put a goroutine on the GRQ: from a thread that is no M, or from an M that has lost its P."""
+        if self.closed:
+            raise RuntimeClosed("this Runtime has been closed: create a new one")
+        self.grq.append(g)
+        self.wake_for_work()
+        if self.closed and not self.ms:
+            self._drop_fresh()  # it closed while we were at it, and nobody is left to run it
+
+    def rescue(self, p: Processor) -> None:
+        """`go` put a goroutine on a P that another machine has taken meanwhile, and that may be idle by now."""
+        try:
+            g = p.lrq.pop()
+        except IndexError:
+            return  # somebody runs it
+        self.inject(g)
+
+    def wake_for_work(self, force: bool = False) -> bool:
+        """Wake a machine for fresh work if nobody runs (force: also if somebody does)."""
+        with self.lock:
+            if not self.idle or (not force and len(self.idle) < len(self.allp)):
+                return False
+            p = self.idle[-1]
+            for other in self.idle:
+                if other.keeper in self.idle_ms:
+                    p = other
+            return self._assign(p)
+
+    def _assign(self, p: Processor) -> bool:
+        """Give an idle P to a sleeping machine, or to a new one.  Under the lock."""
+        m = p.keeper
+        if m is None or m not in self.idle_ms:
+            m = next(reversed(self.idle_ms), None)
+        fresh = m is None
+        if fresh:
+            if len(self.ms) >= self.max_threads or self.closed:
+                return False
+            m = self.new_machine()
+        self.idle.remove(p)
+        self.idle_ms.pop(m, None)
+        p.m = m
+        m.next = p
+        self.sysmon.busy()
+        if fresh:
+            m.thread = threading.Thread(target=m.main, name=f"gort-M{m.id}", daemon=True)
+            self.threads.append(m.thread)
+            try:
+                m.thread.start()
+            except RuntimeError as exc:  # the system gives no more threads
+                self.ms.remove(m)
+                p.m = None
+                self.idle.append(p)
+                if not self.ms:
+                    raise ThreadLimit(f"the system does not allow another thread: {exc}") from exc
+                return False
+        else:
+            m.wake()
+        return True
+
+    def new_machine(self) -> Machine:
+        with self.lock:
+            m = Machine(self, self.next_m)
+            self.next_m += 1
+            self.ms.append(m)
+            return m
+
+    def attached(self, m: Machine) -> None:
+        """A new machine's thread is up: take the P it was started for."""
+        self.acquire_p(m)
+
+    def take_batch(self, m: Machine, p: Processor) -> bool:
+        """Move this P's share of the GRQ to its LRQ."""
+        n = len(self.grq)
+        if not n:
+            return False
+        moved = 0
+        for _ in range(min(n // len(self.allp) + 1, 1024)):
+            try:
+                p.lrq.append(self.grq.popleft())
+            except IndexError:
+                break
+            moved += 1
+        if len(self.grq) and self.idle and FREE_THREADED:
+            self.wake_for_work(force=True)
+        return moved > 0
+
+    # -- stealing -----------------------------------------------------------------------------------------------
+
+    def overripe(self, p: Processor, mark: tuple[Any, int, int, float], now: float) -> int:
+        """How many goroutines of this LRQ have waited since the mark was made."""
+        m, n, base, when = mark
+        if m is None or m is not p.m or now - when < RIPE:
+            return 0
+        return n - (m.started + p.taken - base)
+
+    def look_at(self, p: Processor, now: float) -> None:
+        """Note what stands in a P's LRQ now, so that one can tell later what still does."""
+        m = p.m
+        if m is not None:
+            if now - p.mark[3] >= RIPE:
+                p.older = p.mark
+            p.mark = (m, len(p.lrq), m.started + p.taken, now)
+
+    def ripe(self, p: Processor, now: float) -> int:
+        """How many goroutines may be stolen from this P."""
+        if not p.lrq:
+            return 0
+        return max(self.overripe(p, p.mark, now), self.overripe(p, p.older, now))
+
+    def steal(self, m: Machine, p: Processor) -> bool:
+        """Steal half of what waits too long at another P, beginning at a random one."""
+        allp = self.allp
+        if len(allp) == 1:
+            return False
+        if self._steal_round(p, allp):
+            return True
+        m.spins += 1
+        if not FREE_THREADED or m.spun:
+            return False
+        # Spin, boundedly: work that appeared just now may be ripe in a moment.  At most half as many as are busy.
+        with self.lock:
+            busy = len(allp) - len(self.idle) - self.spinning
+            if self.spinning * 2 >= busy:
+                return False
+            self.spinning += 1
+        try:
+            m.spun = True  # once, until there has been work again
+            now = monotonic()
+            for other in allp:
+                if other is not p and other.lrq:
+                    self.look_at(other, now)
+            sleep(RIPE)
+            return not m.ready and self._steal_round(p, allp)
+        finally:
+            with self.lock:
+                self.spinning -= 1
+
+    def _steal_round(self, p: Processor, allp: list[Processor]) -> bool:
+        now = monotonic()
+        start = self.rng.randrange(len(allp))
+        for victim in allp[start:] + allp[:start]:
+            if victim is p:
+                continue
+            n = min((len(victim.lrq) + 1) // 2, self.ripe(victim, now))
+            got = 0
+            while got < n:
+                try:
+                    p.lrq.append(victim.lrq.popleft())
+                except IndexError:
+                    break
+                got += 1
+            if got:
+                with self.lock:
+                    victim.taken += got
+                p.stolen += got
+                return True
+        return False
+
+    # -- Ps -----------------------------------------------------------------------------------------------------
+
+    def release_p(self, m: Machine, p: Processor) -> None:
+        """m goes to sleep: it gives its P to a machine that waits for one, or leaves it idle."""
+        with self.lock:
+            m.asleep = True
+            m.last = p
+            p.keeper = m
+            self.idle_ms[m] = None
+            self._leave(m, p)
+
+    def _leave(self, m: Machine, p: Processor) -> None:
+        m.p = None
+        p.m = None
+        if p.dead:
+            self._retire(p)
+        elif self.waiting_for_p:
+            other = self.waiting_for_p.popleft()
+            p.m = other
+            other.next = p
+            other.wake()
+        else:
+            self.idle.append(p)
+            if p.lrq:  # put there by a machine that had lost this P: see `rescue`
+                self._assign(p)
+
+    def _retire(self, p: Processor) -> None:
+        """A P that gomaxprocs took out of use has been let go: what it has goes to the others."""
+        self.allp[0].timers.take_all(p.timers)
+        while p.lrq:
+            self.grq.append(p.lrq.popleft())
+        heir = self.allp[0]
+        if heir.m is None:
+            if heir in self.idle:
+                self._assign(heir)
+        else:
+            heir.m.nudge()
+
+    def acquire_p(self, m: Machine) -> bool:
+        """m is awake and needs a P: the one promised, its last one, any idle one, or it queues.
+
+        False if the machine may end instead.  Returns once it has a P, so this may sleep again.
+        """
+        while True:
+            with self.lock:
+                self.idle_ms.pop(m, None)
+                m.asleep = False
+                p = m.next
+                if p is None:
+                    p = m.last
+                    if p is None or p.m is not None or p.dead or p not in self.idle:
+                        p = self.idle[-1] if self.idle else None
+                    if p is not None:
+                        self.idle.remove(p)
+                        self.sysmon.busy()
+                if p is not None:
+                    m.next = None
+                    p.m = m
+                    m.p = p
+                    m.since = monotonic()
+                    return True
+                if m.ready or m.throws or m.mail:
+                    if m not in self.waiting_for_p:
+                        self.waiting_for_p.append(m)
+                    self.sysmon.busy()
+                else:
+                    # Woken for nothing (an old deadline of a P that somebody else has by now).
+                    if self.closing and self.may_end(m):
+                        return False
+                    self.idle_ms[m] = None
+                    m.asleep = True
+            if m.asleep and (m.ready or m.throws or m.mail):
+                continue  # the last look before sleep: see machine.py
+            m.note.acquire()
+
+    def settle_p(self, m: Machine) -> bool:
+        """m's hub found that it has no P, or one out of use, or that others wait for one."""
+        p = m.p
+        if p is not None:
+            with self.lock:
+                if not p.dead and not self.waiting_for_p:
+                    return True
+                m.last = p
+                p.keeper = m
+                self._leave(m, p)
+        return self.acquire_p(m)
+
+    def set_procs(self, n: int) -> int:
+        """gomaxprocs: change the number of Ps.  A P too many goes when its machine next comes to its hub."""
+        if n > self.max_threads:
+            raise ThreadLimit(f"gomaxprocs({n}) is over the limit of {self.max_threads} threads: raise GORT_MAXTHREADS")
+        with self.lock:
+            before = len(self.allp)
+            dropped = self.allp[n:]
+            allp = self.allp[:n] + [Processor(i) for i in range(before, n)]
+            self.allp = allp
+            for p in dropped:
+                p.dead = True
+                if p.m is None:
+                    self.idle.remove(p)
+                    self._retire(p)
+                else:
+                    p.m.nudge()
+            for p in allp[before:]:
+                if self.waiting_for_p:
+                    m = self.waiting_for_p.popleft()
+                    p.m = m
+                    m.next = p
+                    m.wake()
+                else:
+                    self.idle.insert(0, p)
+            return before
+
+    # -- timers -------------------------------------------------------------------------------------------------
+
+    def add_timer(self, when: float, entry: list[Any], fire: Callable[[list[Any]], None]) -> None:
+        """Plan a timer on the caller's P, or on some P for a caller that has none."""
+        m = getattr(getcurrent(), "m", None)
+        p = m.p if m is not None and m.sched is self else None
+        if p is None:
+            p = self.allp[0]
+        entry[2] = p.timers
+        self.plan(p, when, entry, fire)
+
+    def plan(self, p: Processor, when: float, entry: list[Any], fire: Callable[[list[Any]], None]) -> None:
+        """Plan a timer on this P, whoever holds it."""
+        if p.timers.add(when, entry, fire) and p.m is None:
+            # The P is idle, so its keeper may sleep longer than until this deadline.
+            with self.lock:
+                if p.m is None and p in self.idle:
+                    if p.keeper in self.idle_ms:
+                        p.keeper.wake()
+                    else:
+                        self._assign(p)
+
+    def timeout_after(self, seconds: float, ticket: list[Any], error: Callable[[], BaseException]) -> list[Any]:
+        """Have a ticket withdrawn, and error() thrown at its waiter, if it is still waiting by then."""
+        entry = [ticket, error, None]
+        self.add_timer(deadline(seconds), entry, expire)
+        return entry
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def begin_close(self) -> None:
+        """Cancel everything; the machines end when their last goroutine has."""
+        with self.lock:
+            if self.closing:
+                return
+            self.closing = True
+            machines = list(self.ms)
+        self._drop_fresh()
+        for m in machines:
+            m.request(None, Cancelled())
+            m.nudge()
+        if not machines:
+            self._all_ended()
+
+    def _drop_fresh(self) -> None:
+        for queue in [self.grq, *(p.lrq for p in self.allp)]:
+            while queue:
+                try:
+                    g = queue.popleft()
+                except IndexError:
+                    break
+                g.fail(Cancelled("cancelled before it started: the main goroutine has ended"), self)
+                g.finish_locked(FAILED)
+
+    def may_end(self, m: Machine) -> bool:
+        """May this machine end, now that the runtime closes?"""
+        return not (m.live() or m.ready or m.throws or m.mail or self.grq or self.reports or (m.p and m.p.lrq))
+
+    def detach(self, m: Machine) -> None:
+        """A machine ends."""
+        with self.lock:
+            p = m.p or m.next
+            m.next = None
+            self.idle_ms.pop(m, None)
+            if m in self.waiting_for_p:
+                self.waiting_for_p.remove(m)
+            if m in self.ms:
+                self.ms.remove(m)
+            if p is not None:
+                m.last = None
+                p.keeper = None
+                self._leave(m, p)
+            last = not self.ms
+        if last:
+            self._all_ended()
+
+    def _all_ended(self) -> None:
+        self.closed = True
+        self.sysmon.stop()
+        self._drop_fresh()
+        self.ended.set()
+        while self.reports:
+            report(*self.reports.popleft())
+
+    def join_threads(self) -> None:
+        """Wait until every machine has ended and its thread is gone."""
+        self.ended.wait()
+        for thread in [*self.threads, self.sysmon.thread]:
+            if thread is not None and thread is not threading.current_thread() and thread.ident is not None:
+                thread.join()
+        self.threads.clear()
+
+    # -- reports and deadlock -----------------------------------------------------------------------------------
+
+    def add_report(self, exc: BaseException, label: str) -> bool:
+        """From a finalizer: have an exception that nobody asked for reported by a goroutine.  Takes no lock."""
+        machines = self.ms
+        if self.closed or not machines:
+            return False
+        self.reports.append((exc, label))
+        try:
+            machines[0].nudge()
+        except IndexError:
+            pass  # the last machine ends, and `_all_ended` reports
+        return True
+
+    def start_reports(self, m: Machine) -> None:
+        while True:
+            try:
+                exc, label = self.reports.popleft()
+            except IndexError:
+                return
+            assert m.p is not None
+            m.p.lrq.append(Goroutine(report, (exc, label), {}, None, None, 0))
+
+    def check_deadlock(self, m: Machine) -> None:
+        """m is about to sleep without end.  If nothing can ever wake anybody, tell main so.
+
+        Sound because everything that could wake a goroutine is looked at: every machine asleep with nothing ready
+        (so no goroutine runs), no timer, no I/O and no blocking call under way, no other Python thread in the
+        process, and no signal handler but our own.
+        """
+        main = self.main
+        if main is None or len(self.idle_ms) < len(self.ms):
+            return
+        with self.lock:
+            if len(self.idle_ms) < len(self.ms) or self.grq or self.external or self.reports:
+                return
+            if any(not other.asleep or other.ready or other.mail or other.throws for other in self.ms):
+                return
+            if any(p.timers.next() != INFINITY or p.timers.heap for p in self.allp):
+                return
+            own = {other.ident for other in self.ms} | {self.sysmon.ident}
+            if set(sys._current_frames()) - own or _foreign_signal_handlers():
+                return
+            if not main.done():
+                targets = [main]
+            else:  # the end: what still waits in a `finally` would wait for ever
+                targets = [c.g for other in self.ms for c in list(other.carriers) if c.g is not None]
+            text = "all goroutines are asleep - deadlock!\n\n" + stacks.dump(self)
+            for g in targets:
+                carrier = g.carrier
+                for w in (carrier, carrier.inner):
+                    ticket = w.wait if w is not None else None
+                    if ticket is not None and ticket[0] is w and ticket[2].withdraw(ticket):
+                        ready_throw(w, Deadlock(text))
+
+
+def _foreign_signal_handlers() -> bool:
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler) and handler is not signal.default_int_handler and not hasattr(handler, "gort_own"):
+            return True
+    return False
+
+
+def default_procs() -> int:
+    """GORT_PROCS, else the number of CPUs this process may use."""
+    text = os.environ.get("GORT_PROCS", "")
+    if text:
+        return check_procs(_int(text, "GORT_PROCS"), "GORT_PROCS")
+    return num_cpu()
+
+
+def num_cpu() -> int:
+    """How many CPUs this process may use.  Go: runtime.NumCPU."""
+    try:
+        return len(os.sched_getaffinity(0)) or 1
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def default_max_threads() -> int:
+    text = os.environ.get("GORT_MAXTHREADS", "")
+    return check_procs(_int(text, "GORT_MAXTHREADS"), "GORT_MAXTHREADS") if text else 10_000
+
+
+def _int(text: str, name: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a whole number, not {text!r}") from None
+
+
+def check_procs(n: Any, name: str = "procs") -> int:
+    """Give n back if it can be a number of Ps."""
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise TypeError(f"{name} must be a whole number, not {type(n).__name__}")
+    if n < 1:
+        raise ValueError(f"{name} must be at least 1, not {n}")
+    return n

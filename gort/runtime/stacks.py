@@ -1,0 +1,56 @@
+"""What every goroutine is doing, as text: for deadlocks, for `stacks()`, for people.
+
+A started goroutine's frames are its carrier's (`gr_frame`) while it is suspended, and its thread's current frame while
+it runs.  A fresh one has no frames, only the place of its ``go``.  All of it is read without stopping anything, so a
+goroutine that runs meanwhile may be shown where it was a moment ago.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from types import FrameType
+from typing import Any
+
+_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+def dump(sched: Any) -> str:
+    """The stacks of all goroutines of a scheduler, most useful first: main, then by number."""
+    running = sys._current_frames()
+    out = []
+    for m in list(sched.ms):
+        for carrier in list(m.carriers):
+            g = carrier.g
+            if g is None or g.done():
+                continue
+            reason = carrier.wait_reason()
+            frame = None
+            for w in (carrier.inner, carrier):
+                if w is not None and not w.dead and w.gr_frame is not None:
+                    frame = w.gr_frame
+                    break
+            suspended = frame is not None
+            if frame is None:
+                frame = running.get(m.ident)
+            what = f"waiting: {reason}" if reason else "runnable" if suspended else "running"
+            out.append((g is not sched.main, g.id, f"{_head(g, what, m)}\n{_frames(frame)}"))
+    for queue in [sched.grq, *(p.lrq for p in sched.allp)]:
+        for g in list(queue):
+            out.append((True, g.id, f"{_head(g, 'runnable, not started', None)}\n"))
+    return "\n".join(text for _main, _id, text in sorted(out))
+
+
+def _head(g: Any, what: str, m: Any) -> str:
+    where = f" on M {m.id}" if m is not None else ""
+    return f"goroutine {g.id} {g.name!r} [{what}]{where}, started at {g.started_at}:"
+
+
+def _frames(frame: FrameType | None) -> str:
+    """The frames of one goroutine, oldest first, without those of gort itself."""
+    summary = traceback.StackSummary.extract(
+        (f, n) for f, n in traceback.walk_stack(frame) if not f.f_code.co_filename.startswith(_HERE)
+    )
+    summary.reverse()
+    return "".join(summary.format())

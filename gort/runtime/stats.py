@@ -1,0 +1,76 @@
+"""What the scheduler counts, for people and for tests.
+
+The counters are plain integers, each changed by one thread only, so that keeping them is cheap enough to be always
+on; reading them all is not one moment's picture, but each is exact.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+
+def collect(sched: Any) -> dict[str, Any]:
+    """The counters of a runtime, in total, for each P and for each M."""
+    ps = [
+        {
+            "id": p.id,
+            "m": p.m.id if p.m is not None else None,
+            "lrq": len(p.lrq),
+            "timers": len(p.timers),
+            "stolen": p.stolen,
+            "taken": p.taken,
+            "handed_off": p.handed_off,
+        }
+        for p in sched.allp
+    ]
+    ms = [
+        {
+            "id": m.id,
+            "ident": m.ident,
+            "p": m.p.id if m.p is not None else None,
+            "asleep": m.asleep,
+            "started": m.started,
+            "parked": m.parked,
+            "yielded": m.yielded,
+            "scheduled": m.started + m.parked + m.yielded,
+            "goroutines": m.live(),
+            "ready": len(m.ready),
+            "idle_carriers": len(m.free),
+            "spins": m.spins,
+            "wakes": m.wakes,
+        }
+        for m in list(sched.ms)
+    ]
+    return {
+        "procs": len(sched.allp),
+        "idle_procs": len(sched.idle),
+        "goroutines": count(sched),
+        "threads": len(ms),
+        "idle_threads": len(sched.idle_ms),
+        "spinning": sched.spinning,
+        "grq": len(sched.grq),
+        "scheduled": sum(m["scheduled"] for m in ms),
+        "started": sum(m["started"] for m in ms),
+        "parked": sum(m["parked"] for m in ms),
+        "stolen": sum(p["stolen"] for p in ps),
+        "handed_off": sum(p["handed_off"] for p in ps),
+        "sysmon_looks": sched.sysmon.looks,
+        "ps": ps,
+        "ms": ms,
+    }
+
+
+def count(sched: Any) -> int:
+    """How many goroutines exist."""
+    return len(sched.grq) + sum(len(p.lrq) for p in sched.allp) + sum(m.live() for m in list(sched.ms))
+
+
+def trace_line(sched: Any) -> str:
+    """A line like those of Go's GODEBUG=schedtrace."""
+    queues = " ".join(str(len(p.lrq)) for p in sched.allp)
+    return (
+        f"SCHED {(monotonic() - sched.started_at) * 1000:.0f}ms: gomaxprocs={len(sched.allp)} "
+        f"idleprocs={len(sched.idle)} threads={len(sched.ms)} spinningthreads={sched.spinning} "
+        f"idlethreads={len(sched.idle_ms)} goroutines={count(sched)} runqueue={len(sched.grq)} [{queues}]"
+    )

@@ -1,0 +1,157 @@
+"""Sysmon: the thread that watches the machines.  It has no P and runs no goroutine.
+
+The idea.  Nothing in a hot path counts, reads a clock or asks whether a slice is over; sysmon does it from outside.
+At each look it *probes* every machine that runs: it puts the machine's hub at the head of the ready queue.  A machine
+that still gives way runs its hub next, which clears `probed` (and looks at timers and the global queue on the way:
+that is what bounds how long a busy machine ignores them).  A machine whose probe is still there after a slice has
+run one goroutine all that time: it is marked late (overdue.py), and gives way in its next runtime call.
+
+Waking idle Ps.  Fresh work that has waited a little at a busy P (`Scheduler.ripe`) is a reason to wake another
+machine.  Without a GIL, always.  With one, a second machine that runs Python only gets in the way of the first, so
+then only if the work's machine does not get on: either the GIL was free when sysmon woke (then that machine sits in C
+code that has dropped it, and a second one costs nothing), or nothing has moved there for two slices.
+
+The clock.  It sleeps 20 us, doubling to 10 ms while nothing happens, shorter if a busy P's timer is due before.
+With a GIL each wake-up makes the running thread drop it (5 ms, sys.setswitchinterval), so there it begins at 1 ms.
+When every P is idle for a few looks it sleeps for good; the first machine that takes a P wakes it (`busy`).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from time import monotonic
+from typing import Any
+
+from . import overdue
+from .goroutine import FREE_THREADED
+from .machine import SLICE
+from .stats import trace_line
+from .timers import INFINITY
+
+SHORTEST = 20e-6 if FREE_THREADED else 1e-3
+LONGEST = 10e-3
+IDLE_LOOKS = 4
+KICKABLE = 200e-6  # without a GIL, `go` cuts a sleep longer than this short while there are idle Ps
+
+
+class Sysmon:
+    """The watcher of one scheduler."""
+
+    def __init__(self, sched: Any) -> None:
+        self.sched = sched
+        self.thread: threading.Thread | None = None
+        self.ident = 0
+        self.note = threading.Lock()
+        self.note.acquire()
+        self.deep = False  # it sleeps for good
+        self.over = False
+        self.looks = 0
+        self.trace = 0.0  # seconds between two lines of schedtrace (0: none)
+        self.next_trace = 0.0
+
+    def busy(self) -> None:
+        """A P is no longer idle.  Under the scheduler's lock."""
+        if self.deep:
+            self.deep = False
+            self.wake()
+        elif self.thread is None and not self.over:
+            self.thread = threading.Thread(target=self.loop, name="gort-sysmon", daemon=True)
+            try:
+                self.thread.start()
+            except RuntimeError:
+                self.thread = None  # no thread to be had: the machines run without slices, the next `busy` tries again
+
+    def wake(self) -> None:
+        try:
+            self.note.release()
+        except RuntimeError:
+            pass
+
+    def kick(self) -> None:
+        """`go`, while sysmon sleeps long and Ps are idle: there is fresh work, look soon."""
+        self._set_kick(False)
+        self.wake()
+
+    def _set_kick(self, value: bool) -> None:
+        for p in self.sched.allp:
+            m = p.m
+            if m is not None:
+                m.kick = value
+
+    def stop(self) -> None:
+        self.over = True
+        self.wake()
+
+    def loop(self) -> None:
+        self.ident = threading.get_ident()
+        sched = self.sched
+        delay = SHORTEST
+        idle = 0
+        while not self.over:
+            before = monotonic()
+            if FREE_THREADED and delay > KICKABLE and sched.idle:
+                self._set_kick(True)
+            woken = self.note.acquire(timeout=delay)
+            now = monotonic()
+            if self.over:
+                return
+            if woken:
+                delay = SHORTEST
+            self.looks += 1
+            if self.trace and now >= self.next_trace:
+                self.next_trace = now + self.trace
+                sys.stderr.write(trace_line(sched) + "\n")
+            if len(sched.idle) == len(sched.allp):
+                idle += 1
+                delay = LONGEST
+                if idle > IDLE_LOOKS and not self.trace:
+                    with sched.lock:
+                        self.deep = len(sched.idle) == len(sched.allp)
+                    if self.deep:
+                        self.note.acquire()
+                    self.deep = False
+                    idle = 0
+                    delay = SHORTEST
+                continue
+            idle = 0
+            gil_free = not FREE_THREADED and now - before - delay < 1e-3
+            if self.look(now, gil_free):
+                delay = SHORTEST
+            else:
+                delay = min(delay * 2, LONGEST)
+                first = min((p.timers.peek() for p in sched.allp if p.m is not None), default=INFINITY)
+                if first - now < delay:
+                    delay = max(first - now, SHORTEST)
+
+    def look(self, now: float, gil_free: bool) -> bool:
+        """One look at every busy P; did anything happen?"""
+        sched = self.sched
+        happened = False
+        for p in sched.allp:
+            m = p.m
+            if m is None or m.p is not p:
+                continue
+            tick = m.started + m.parked
+            if not m.probed:
+                m.seen = (now, tick)
+                m.probed = True
+                m.nudge()
+                still = 0.0
+            else:
+                since, old = m.seen
+                still = now - since
+                if still >= SLICE and not m.late:
+                    overdue.mark(m)
+                elif still >= 3 * SLICE and m.late:
+                    # It makes no runtime calls either: do not send everybody else through the slow path for it.
+                    overdue.clear(m)
+                    m.seen = (now, tick)
+                    m.stuck = True
+                if tick != old:
+                    still = 0.0
+            if p.lrq and sched.idle:
+                if sched.ripe(p, now) and (FREE_THREADED or (gil_free and m.probed) or m.stuck or still >= 2 * SLICE):
+                    happened |= sched.wake_for_work(force=True)
+            sched.look_at(p, now)
+        return happened

@@ -1,0 +1,257 @@
+"""How a goroutine waits and is woken: tickets, park and ready.  This is the whole surface for what stands above.
+
+The idea.  Whoever must wait writes a *ticket* and leaves it where the one who will wake it looks (a channel's queue,
+a goroutine's list of joiners, a heap of timers).  A ticket is a plain list, because a list display is the cheapest
+object there is::
+
+    ticket = [waiter, value, place, race]
+
+    waiter   who waits: something with `.ready`, `.m` and `.pending`.  None once somebody has claimed the ticket.
+    value    what is handed over: a sender's value until it is taken, or the receiver's once it is given
+    place    where it waits: an object with `withdraw(ticket) -> bool` and `reason(ticket) -> str`
+    race     None, or (select) the object that decides which of several tickets wins
+
+*Claiming* a ticket is setting ticket[0] to None under the place's lock, having seen that it was not None.  Exactly
+one party does so: the one who completes the operation, or the one who gives up (a time-out, a cancel).  Whoever
+claims must wake the waiter, by `ready` or `ready_throw`; whoever fails to claim must leave it alone.  A dead ticket
+may stay in the queue: those who take from the queue skip it.
+
+Park is then: publish the ticket under the place's lock; drop the lock; switch to whatever runs next on this machine.
+Between drop and switch the waker may already have appended the waiter to its machine's ready queue.  That is no race:
+only this machine's own thread takes from that queue, and it is still busy parking, so the waiter is found there later.
+A waiter is in the ready queue at most once, since it has one live ticket and that is claimed once.
+
+Waking another machine's waiter is ``w.ready.append(w); if w.m.asleep: w.m.wake()``.  The lost wake-up would be: the
+machine looks at its queue (empty), we append, we read asleep (False), it goes to sleep.  It cannot be, because the
+machine first stores asleep = True and then looks again *with popleft*, and popleft and append on one deque exclude
+each other: either its popleft comes after our append and finds the item, or it comes before, and then its store of
+asleep came before our append and we read True.  (With a GIL this is plain program order; without one the deque's own
+mutex orders it, which an ``if ready:`` would not.)
+
+Who can wait.  A carrier (see carrier.py) is the normal waiter.  A greenlet that a program made itself inside a
+goroutine becomes one by `adopt`.  A plain thread waits on an OS lock, as a `ThreadWaiter` with the same face.  The
+scheduler's own hub can not wait at all: that is an error at once.
+
+Cancelling.  An exception for a goroutine is delivered only by the goroutine's own machine (Machine.deliver), so it
+never races with the parking it interrupts: the goroutine is parked, or ready, or not started, or it is the very one
+that runs.  Parked with a live ticket: withdraw the ticket and throw.  Otherwise: leave it in `pending`, and every
+parking operation reads `pending` before it publishes a ticket.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+from ..errors import WouldBlockScheduler
+from . import overdue as _overdue
+
+overdue = False
+_overdue.register(globals())
+
+Ticket = list[Any]
+
+FOREVER = threading.TIMEOUT_MAX
+
+
+class Hub(greenlet):
+    """The greenlet of a machine's scheduling loop.  It has `.m`, so that `go` works there, but it cannot park."""
+
+    __slots__ = ("m",)
+
+
+class ThreadWaiter:
+    """A plain thread that waits: the face of a carrier, an OS lock behind it."""
+
+    __slots__ = ("lock", "pending", "throws", "wait")
+
+    asleep = False
+    hub = None
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.throws: deque[tuple[Any, BaseException]] = deque()
+        self.pending: BaseException | None = None
+        self.wait: Ticket | None = None
+
+    # It is its own machine and its own ready queue: to become ready is to release the lock.
+    @property
+    def ready(self) -> ThreadWaiter:
+        return self
+
+    @property
+    def m(self) -> ThreadWaiter:
+        return self
+
+    def append(self, _item: Any) -> None:
+        self.lock.release()
+
+
+def adopt(current: Any) -> Any:
+    """Make the current greenlet, which is no carrier, able to wait; give a ThreadWaiter on a plain thread.
+
+    Raises WouldBlockScheduler in a scheduler callback.
+    """
+    inner = current
+    while current is not None:
+        if isinstance(current, Hub):
+            raise WouldBlockScheduler(
+                "a blocking call was made inside a scheduler callback, which would stop every goroutine of this thread: "
+                "start a goroutine from the callback with gort.go() and block there"
+            )
+        if hasattr(current, "carries"):
+            # A greenlet that the goroutine made itself: what parks and is resumed is that greenlet.
+            inner.m, inner.ready, inner.wait = current.m, current.ready, None
+            inner.pending, current.pending = current.pending, None
+            inner.carrier = current
+            current.inner = inner
+            return inner
+        current = current.parent
+    return ThreadWaiter()
+
+
+def waiter() -> Any:
+    """Who is calling, as somebody who can wait.  Raises a cancellation that was left pending for it."""
+    w = getcurrent()
+    try:
+        pending = w.pending  # type: ignore[attr-defined]
+    except AttributeError:
+        w = adopt(w)
+        pending = w.pending
+    if getattr(w, "carrier", None) is not None and w.carrier.pending is not None:
+        pending, w.carrier.pending = w.carrier.pending, None
+    if pending is not None:
+        w.pending = None
+        raise pending
+    return w
+
+
+def on_goroutine() -> bool:
+    """Does the caller run inside a goroutine?"""
+    w = getcurrent()
+    while w is not None:
+        if hasattr(w, "carries"):
+            return True
+        w = w.parent
+    return False
+
+
+def ready(w: Any) -> None:
+    """Make a waiter whose ticket the caller has claimed runnable again.  From any thread."""
+    w.ready.append(w)
+    if w.m.asleep:
+        w.m.wake()
+
+
+def ready_throw(w: Any, error: BaseException) -> None:
+    """Make a waiter whose ticket the caller has claimed runnable, with an exception.  From any thread.
+
+    The machine's hub does the throwing: a greenlet that throws into another keeps the exception alive in its own
+    frame until it runs again, and the hub runs again soonest.
+    """
+    m = w.m
+    m.throws.append((w, error))
+    w.ready.append(m.hub)
+    if m.asleep:
+        m.wake()
+
+
+def park(w: Any, ticket: Ticket, timeout: float | None = None, what: str = "the operation") -> Any:
+    """Wait until somebody claims the ticket, which the caller has just published, and return ticket[1].
+
+    timeout is in seconds (None: for ever).  Raises TimeoutError when it is over first, and whatever was thrown.
+    Call it with no lock held.
+    """
+    w.wait = ticket
+    if type(w) is ThreadWaiter:
+        return _park_thread(w, ticket, timeout, what)
+    m = w.m
+    alarm = None
+    if timeout is not None:
+        alarm = m.sched.timeout_after(timeout, ticket, lambda: TimeoutError(f"{what} timed out after {timeout:g} s"))
+    m.parked += 1
+    queue = w.ready
+    if queue:
+        queue.popleft().switch()
+    else:
+        m.hub.switch()
+    w.wait = None
+    if alarm is not None:
+        alarm[0] = None
+        alarm[2].dead += 1
+    return ticket[1]
+
+
+def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: str) -> Any:
+    try:
+        done = w.lock.acquire(timeout=-1 if timeout is None else min(timeout, FOREVER))
+    except BaseException:
+        # A signal handler raised (Ctrl-C).  Either nothing has happened and nothing will, or it has already happened
+        # and the value must not vanish with us.
+        if not ticket[2].withdraw(ticket):
+            w.lock.acquire()
+            if not w.throws:
+                give_back = getattr(ticket[2], "give_back", None)
+                if give_back is not None:
+                    give_back(ticket)
+        raise
+    if not done:
+        if ticket[2].withdraw(ticket):
+            raise TimeoutError(f"{what} timed out after {timeout:g} s")
+        w.lock.acquire()  # somebody claimed it just before us and is about to release
+    if w.throws:
+        raise w.throws.popleft()[1]
+    return ticket[1]
+
+
+def give_way() -> None:
+    """The slow path of ``if overdue:``: if this machine is the late one, let its other goroutines run.
+
+    A machine that is late may also have lost its P to another while its goroutine was away in a long call: the hub,
+    which sysmon put at the head of the ready queue, sees to that before anything else runs.
+    """
+    w = getcurrent()
+    try:
+        m = w.m  # type: ignore[attr-defined]
+        queue = w.ready  # type: ignore[attr-defined]
+    except AttributeError:
+        return
+    if not m.late:
+        return
+    _overdue.clear(m)
+    m.yielded += 1
+    queue.append(w)
+    queue.popleft().switch()
+
+
+def gosched() -> None:
+    """Let others run: other goroutines, timers, I/O.  From a plain thread: other threads.  Go: runtime.Gosched."""
+    w = getcurrent()
+    try:
+        queue = w.ready  # type: ignore[attr-defined]
+    except AttributeError:
+        _gosched_slow(w)
+        return
+    if queue:
+        queue.append(w)
+        queue.popleft().switch()
+    else:
+        # Nobody else is ready here: the hub looks at timers, I/O, the global queue and the other Ps, then comes back.
+        queue.append(w)
+        w.m.hub.switch()  # type: ignore[attr-defined]
+
+
+def _gosched_slow(w: Any) -> None:
+    if isinstance(w, Hub):
+        return
+    w = adopt(w)
+    if type(w) is ThreadWaiter:
+        time.sleep(0)
+    else:
+        w.ready.append(w)
+        w.m.hub.switch()

@@ -1,0 +1,43 @@
+"""Every test has a time limit of its own: when it is over, the stacks of all threads are shown and the run ends.
+
+A test waits for events, so a limit is only ever met by a hang, and then the stacks are what one wants to see.
+``@pytest.mark.limit(seconds)`` changes it for one test.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+
+import pytest
+
+LIMIT = float(os.environ.get("GORT_TEST_LIMIT", "60"))
+_stderr = os.dup(2)  # pytest captures descriptor 2 while a test runs
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "limit(seconds): a time limit other than the default one")
+
+
+@pytest.fixture(autouse=True)
+def _time_limit(request: pytest.FixtureRequest):
+    mark = request.node.get_closest_marker("limit")
+    faulthandler.dump_traceback_later(mark.args[0] if mark else LIMIT, exit=True, file=_stderr)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(params=[1, 2, 8], ids=["procs1", "procs2", "procs8"])
+def procs(request: pytest.FixtureRequest) -> int:
+    """The numbers of Ps that every behaviour is tested with."""
+    return request.param
+
+
+@pytest.fixture
+def jitter():
+    """Make threads switch as often as the interpreter allows."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
