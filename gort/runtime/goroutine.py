@@ -75,6 +75,7 @@ class Goroutine(Generic[T]):
 
     __slots__ = (
         "__weakref__",
+        "_cancelled",
         "_code",
         "_exc",
         "_lasti",
@@ -197,8 +198,9 @@ class Goroutine(Generic[T]):
     def cancel(self) -> bool:
         """Ask it to end: `Cancelled` is raised in it at its next blocking operation (at once, if it waits now).
 
-        A goroutine that has not started yet never runs.  Does not wait; use `join` for that.  Returns False if it
-        had already ended.  From any thread.  Go: context.CancelFunc.
+        It is raised once, however often one cancels, so that ``finally`` blocks may block.  A goroutine that has not
+        started yet never runs.  Does not wait; use `join` for that.  Returns False if it had already ended.  From any
+        thread.  Go: context.CancelFunc.
         """
         if self._value is not PENDING:
             return False

@@ -6,7 +6,8 @@ of the ready queue.  All that is rare happens here: timers, cancellations, throw
 giving the P away, sleeping.
 
 The order of a look for work (Machine.loop), as in Go's findRunnable: what has to be thrown or cancelled; due timers;
-the own ready queue, where the LRQ's turn stands too; the own LRQ; the GRQ (a batch); [a poll that does not wait];
+a batch from the GRQ (the hub runs rarely, so this starves nobody, and a busy machine does not starve the GRQ); the LRQ;
+the own ready queue, where the LRQ's turn stands too; [a poll that does not wait];
 stealing half of another P's LRQ, beginning at a random P; a bounded spin; give up the P; look at everything once
 more; sleep until the first timer of the P just given up.
 
@@ -48,7 +49,7 @@ class Machine:
     __slots__ = (
         "alive", "asleep", "carriers", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "next", "note",
         "p", "parked", "probed", "ready", "sched", "seen", "since", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
-        "wakes", "yielded",
+        "undelivered", "wakes", "yielded",
     )  # fmt: skip
 
     def __init__(self, sched: Any, number: int) -> None:
@@ -61,6 +62,7 @@ class Machine:
         self.ready: deque[Any] = deque()
         self.throws: deque[tuple[Any, BaseException]] = deque()
         self.mail: deque[tuple[Goroutine[Any] | None, BaseException]] = deque()
+        self.undelivered: list[Carrier] = []  # with an exception in `pending` that could not be thrown at once
         self.carriers: set[Carrier] = set()
         self.free: list[Carrier] = []
         self.starter: Any = None  # what stands in `ready` for the LRQ: an idle carrier, the hub, or None
@@ -160,37 +162,51 @@ class Machine:
             return None
 
     def deliver(self, g: Goroutine[Any] | None, exc: BaseException) -> None:
-        """Raise exc in a goroutine of ours: now, if it waits or has given way, else at its next blocking operation.
-
-        On this machine's own thread, so the goroutine is either suspended or the very one that runs.
+        """Raise exc in a goroutine of ours (None: Cancelled in all of them): now, if it waits or has given way, else
+        at its next blocking operation.  On this machine's own thread, so each is suspended or the one that runs.
         """
         if g is None:
             for carrier in list(self.carriers):
-                if carrier.g is not None:
-                    self.deliver(carrier.g, Cancelled("the main goroutine has ended, or its Runtime was closed"))
+                g = carrier.g
+                if g is not None and g.id <= self.sched.wave:
+                    self.deliver(g, Cancelled(f"{g.describe()} was cancelled: the main goroutine has ended, or its Runtime was closed"))
             return
         carrier = g.carrier
-        if g._value is not PENDING or carrier.pending is not None:
+        if g._value is not PENDING:
             return
+        if type(exc) is Cancelled:
+            if hasattr(g, "_cancelled"):
+                return
+            g._cancelled = True
+        if carrier.pending is not None:
+            return  # another exception is on its way; one is enough to end a goroutine
+        carrier.pending = exc
+        if not self._throw(carrier):
+            self.undelivered.append(carrier)
+
+    def _throw(self, carrier: Carrier) -> bool:
+        """Have carrier.pending thrown, if the goroutine is suspended where nothing is lost by that."""
         me = getcurrent()
         for w in (carrier, carrier.inner):
             if w is None or w is me or w.dead:
                 continue
             ticket: Ticket | None = w.wait
             if ticket is not None:
-                if ticket[0] is w and ticket[2].withdraw(ticket):
-                    self.throws.append((w, exc))
-                    self.ready.append(self.hub)
-                    return
+                if ticket[0] is not w or not ticket[2].withdraw(ticket):
+                    continue  # what it waited for has happened: it must be told so
             else:
                 try:
-                    self.ready.remove(w)  # it had given way: nothing has happened that could be lost
+                    self.ready.remove(w)  # it had given way
                 except ValueError:
                     continue
-                self.throws.append((w, exc))
-                self.ready.append(self.hub)
-                return
-        carrier.pending = exc
+            self.throws.append((w, carrier.pending))
+            self.ready.append(self.hub)
+            return True
+        return False
+
+    def _retry(self) -> None:
+        """Throw what could not be thrown before, if its goroutine has given way since."""
+        self.undelivered = [c for c in self.undelivered if c.pending is not None and c.g is not None and not self._throw(c)]
 
     def loop(self) -> None:
         """The hub."""
@@ -211,9 +227,14 @@ class Machine:
                 if self.p is None and not sched.acquire_p(self):
                     break
                 w.wait = None
+                owner = getattr(w, "carrier", w)
+                if owner.pending is exc:
+                    owner.pending = None
                 w.throw(exc)
-                w = exc = None
+                w = exc = owner = None
                 continue
+            if self.undelivered:
+                self._retry()
             p = self.p
             now = monotonic()
             if p is None or p.dead or (sched.waiting_for_p and now - self.since >= SLICE):
@@ -224,6 +245,8 @@ class Machine:
                 sched.start_reports(self)
             if p.timers.heap and p.timers.run(now):
                 ready.append(self.hub)  # more timers are due: come back, but let others run first
+            if sched.grq:
+                sched.take_batch(self, p)
             if p.lrq and self.starter is None:
                 (self.free.pop() if self.free else self.new_carrier()).switch()
                 continue
@@ -231,11 +254,11 @@ class Machine:
                 self.spun = False
                 ready.popleft().switch()
                 continue
-            if sched.take_batch(self, p):
-                continue
             # [the poll that does not wait will stand here]
-            if sched.closing and sched.may_end(self):
-                break
+            if sched.closing:
+                if sched.may_end(self):
+                    break
+                sched.next_wave()
             if sched.steal(self, p):
                 continue
             if not self._sleep(p):
@@ -269,13 +292,23 @@ class Machine:
             when = p.timers.next()
             if when == INFINITY:
                 sched.check_deadlock(self)
-                self.note.acquire()
+                self.doze(-1)
             else:
                 delay = when - monotonic()
                 if delay > 0:
-                    self.note.acquire(timeout=min(delay, FOREVER))
+                    self.doze(min(delay, FOREVER))
             self.wakes += 1
         return sched.acquire_p(self)
+
+    def doze(self, timeout: float) -> None:
+        """Sleep until `wake`, or for so many seconds (-1: without end)."""
+        try:
+            self.note.acquire(timeout=timeout)
+        except BaseException as exc:
+            # A signal handler of the program's own raised.  It runs on the main thread, in whose place main stands.
+            if self.sched.main is None or self.sched.main.done():
+                raise
+            self.mail.append((self.sched.main, exc))
 
     def _end(self) -> None:
         """The machine is done: let its idle carriers end, and the thread with them."""

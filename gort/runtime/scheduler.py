@@ -34,7 +34,7 @@ from greenlet import getcurrent
 
 from ..errors import Cancelled, Deadlock, RuntimeClosed, ThreadLimit
 from . import stacks
-from .goroutine import FAILED, FREE_THREADED, Goroutine
+from .goroutine import FAILED, FREE_THREADED, Goroutine, next_id
 from .machine import Machine
 from .processor import Processor
 from .report import report
@@ -70,6 +70,7 @@ class Scheduler:
         self.main: Goroutine[Any] | None = None
         self.external = 0  # waits that something outside may end: I/O, blocking calls
         self.closing = False
+        self.wave = 0  # closing: goroutines up to this number have been cancelled
         self.closed = False
         self.ended = threading.Event()
         self.threads: list[threading.Thread] = []
@@ -310,7 +311,7 @@ class Scheduler:
                     m.asleep = True
             if m.asleep and (m.ready or m.throws or m.mail):
                 continue  # the last look before sleep: see machine.py
-            m.note.acquire()
+            m.doze(-1)
 
     def settle_p(self, m: Machine) -> bool:
         """m's hub found that it has no P, or one out of use, or that others wait for one."""
@@ -386,13 +387,38 @@ class Scheduler:
             if self.closing:
                 return
             self.closing = True
-            machines = list(self.ms)
         self._drop_fresh()
+        if not self._cancel_all():
+            self._all_ended()
+
+    def _cancel_all(self) -> bool:
+        with self.lock:
+            self.wave = next_id()
+            machines = list(self.ms)
         for m in machines:
             m.request(None, Cancelled())
             m.nudge()
-        if not machines:
-            self._all_ended()
+        return bool(machines)
+
+    def next_wave(self) -> None:
+        """The runtime closes, but some machine still has goroutines.
+
+        Those that a ``finally`` block started after the last wave was cancelled are left to do their work until all
+        of that wave have ended; then it is their turn.
+        """
+        wave = self.wave
+        late = False
+        for m in list(self.ms):
+            for carrier in list(m.carriers):
+                g = carrier.g
+                if g is not None:
+                    if g.id <= wave:
+                        return
+                    late = True
+        with self.lock:
+            late = late and wave == self.wave
+        if late:
+            self._cancel_all()
 
     def _drop_fresh(self) -> None:
         for queue in [self.grq, *(p.lrq for p in self.allp)]:

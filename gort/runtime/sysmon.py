@@ -47,6 +47,7 @@ class Sysmon:
         self.deep = False  # it sleeps for good
         self.over = False
         self.looks = 0
+        self.grq_seen = 0  # at how many looks in a row there was work on the GRQ
         self.trace = 0.0  # seconds between two lines of schedtrace (0: none)
         self.next_trace = 0.0
 
@@ -154,4 +155,11 @@ class Sysmon:
                 if sched.ripe(p, now) and (FREE_THREADED or (gil_free and m.probed) or m.stuck or still >= 2 * SLICE):
                     happened |= sched.wake_for_work(force=True)
             sched.look_at(p, now)
+        if sched.grq and sched.idle:
+            # It has been there since the last look, and every machine that runs has been probed since then.
+            if self.grq_seen and (FREE_THREADED or gil_free or self.grq_seen >= 2):
+                happened |= sched.wake_for_work(force=True)
+            self.grq_seen += 1
+        else:
+            self.grq_seen = 0
         return happened

@@ -120,6 +120,7 @@ def expire(entry: list[Any]) -> None:
     ticket = entry[0]
     if ticket is None:
         return
+    entry[0] = None
     w = ticket[0]
     if w is not None and ticket[2].withdraw(ticket):
         ready_throw(w, entry[1]())

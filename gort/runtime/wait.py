@@ -34,8 +34,9 @@ scheduler's own hub can not wait at all: that is an error at once.
 
 Cancelling.  An exception for a goroutine is delivered only by the goroutine's own machine (Machine.deliver), so it
 never races with the parking it interrupts: the goroutine is parked, or ready, or not started, or it is the very one
-that runs.  Parked with a live ticket: withdraw the ticket and throw.  Otherwise: leave it in `pending`, and every
-parking operation reads `pending` before it publishes a ticket.
+that runs.  Parked with a live ticket: withdraw the ticket and throw.  Having given way (in `ready`, with no ticket):
+take it out of there and throw.  Otherwise: leave it in `pending`; every parking operation reads that before it
+publishes a ticket, and the hub looks whether the goroutine has given way meanwhile.
 """
 
 from __future__ import annotations
@@ -176,14 +177,16 @@ def park(w: Any, ticket: Ticket, timeout: float | None = None, what: str = "the 
         alarm = m.sched.timeout_after(timeout, ticket, lambda: TimeoutError(f"{what} timed out after {timeout:g} s"))
     m.parked += 1
     queue = w.ready
-    if queue:
-        queue.popleft().switch()
-    else:
-        m.hub.switch()
-    w.wait = None
-    if alarm is not None:
-        alarm[0] = None
-        alarm[2].dead += 1
+    try:
+        if queue:
+            queue.popleft().switch()
+        else:
+            m.hub.switch()
+    finally:
+        w.wait = None
+        if alarm is not None and alarm[0] is not None:
+            alarm[0] = None
+            alarm[2].dead += 1
     return ticket[1]
 
 
