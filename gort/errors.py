@@ -8,6 +8,8 @@ the built-in `TimeoutError`; wrong arguments raise `TypeError` and `ValueError` 
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "Cancelled",
     "ChannelClosed",
@@ -56,3 +58,7 @@ class Cancelled(BaseException):
 
     ``finally`` and ``with`` blocks run and may block.  Let it pass: a goroutine that ends with it is not reported.
     """
+
+    # For the runtime: the block that is cancelled (None: the whole goroutine), and whether it has been raised.
+    scope: Any = None
+    raised = False

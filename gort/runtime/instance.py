@@ -201,7 +201,8 @@ def go(fn: Callable[..., T], /, *args: Any, **kw: Any) -> Goroutine[T]:
     except AttributeError:
         return _start(None, fn, args, kw, _getframe(1))
     frame = _getframe(1)
-    g: Goroutine[T] = Goroutine(fn, args, kw or NO_KW, copy_context(), frame.f_code, frame.f_lasti)
+    # An empty context is as good as none, and none is an object less for each parked goroutine.
+    g: Goroutine[T] = Goroutine(fn, args, kw or NO_KW, copy_context() or None, frame.f_code, frame.f_lasti)
     p = m.p
     if p is None:
         m.sched.inject(g)

@@ -161,7 +161,7 @@ class Machine:
         except IndexError:
             return None
 
-    def deliver(self, g: Goroutine[Any] | None, exc: BaseException) -> None:
+    def deliver(self, g: Goroutine[Any] | None, exc: BaseException, again: bool = False) -> None:
         """Raise exc in a goroutine of ours (None: Cancelled in all of them): now, if it waits or has given way, else
         at its next blocking operation.  On this machine's own thread, so each is suspended or the one that runs.
         """
@@ -174,14 +174,30 @@ class Machine:
         carrier = g.carrier
         if g._value is not PENDING:
             return
-        if type(exc) is Cancelled:
-            if hasattr(g, "_cancelled"):
+        scope = None
+        if isinstance(exc, Cancelled):
+            scope = exc.scope
+            if scope is None:
+                if hasattr(g, "_cancelled") and not again:
+                    return
+                g._cancelled = True
+            elif not scope.active or exc.raised:
                 return
-            g._cancelled = True
-        if carrier.pending is not None:
-            return  # another exception is on its way; one is enough to end a goroutine
+        if getattr(g, "_shields", 0):
+            g._held = [*getattr(g, "_held", ()), exc]
+            return
+        before = carrier.pending
+        if before is not None:
+            # Another exception is on its way.  If it ends the goroutine, that is enough; a scope that comes second
+            # gets its turn when the first scope's block has ended (scope.py).  But one that ends all is not lost to a
+            # scope's: it goes before it, or, if the hub is about to throw that, comes next.
+            if scope is not None or getattr(before, "scope", None) is None:
+                return
+            if carrier not in self.undelivered:
+                g._next = exc
+                return
         carrier.pending = exc
-        if not self._throw(carrier):
+        if before is None and not self._throw(carrier):
             self.undelivered.append(carrier)
 
     def _throw(self, carrier: Carrier) -> bool:
@@ -229,9 +245,14 @@ class Machine:
                 w.wait = None
                 owner = getattr(w, "carrier", w)
                 if owner.pending is exc:
-                    owner.pending = None
+                    owner.pending = following = getattr(owner.g, "_next", None)
+                    if following is not None:
+                        owner.g._next = None
+                        self.undelivered.append(owner)
+                if isinstance(exc, Cancelled):
+                    exc.raised = True
                 w.throw(exc)
-                w = exc = owner = None
+                w = exc = owner = following = None
                 continue
             if self.undelivered:
                 self._retry()

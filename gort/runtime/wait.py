@@ -48,7 +48,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from ..errors import WouldBlockScheduler
+from ..errors import Cancelled, WouldBlockScheduler
 from . import overdue as _overdue
 
 overdue = False
@@ -128,6 +128,8 @@ def waiter() -> Any:
         pending, w.carrier.pending = w.carrier.pending, None
     if pending is not None:
         w.pending = None
+        if isinstance(pending, Cancelled):
+            pending.raised = True
         raise pending
     return w
 

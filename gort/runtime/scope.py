@@ -1,0 +1,120 @@
+"""Scopes: a stretch of a goroutine's code that can be cancelled from outside, and one that cannot.
+
+The idea.  `Goroutine.cancel` ends a whole goroutine.  A time-out, a context or a group ends only what happens inside a
+``with`` block.  Both use the same mechanism (Machine.deliver): an exception at the goroutine's wait, or at its next
+blocking operation.  For a `Scope` that exception is a `Cancelled` that carries its scope, so that the block's end knows
+its own when it comes by, and swallows it or turns it into what its user expects (TimeoutError, say).
+
+Invariants.
+- `cancel` may be called from any thread, any number of times; only the first counts.
+- The exception is raised at most once, and only while the goroutine is inside the block.  It cannot arrive later:
+  delivery and the block's end both happen on the goroutine's own machine, and the end clears `active` and takes back
+  an exception that was delivered but not raised yet.
+- It is not lost to another that was faster: if an inner scope's exception was raised first, then at the inner block's
+  end the outer scope, cancelled meanwhile, gets its turn (`_rearm`).
+
+A *shield* holds back every delivery until the block ends; then what was held is delivered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from greenlet import getcurrent
+
+from ..errors import Cancelled, GortError
+from .carrier import Carrier, current
+from .goroutine import Goroutine
+
+
+def _carrier() -> Any:
+    w: Any = getcurrent()
+    while w is not None and type(w) is not Carrier:
+        w = w.parent
+    return w
+
+
+class Scope:
+    """A block of code of one goroutine that `cancel` ends."""
+
+    __slots__ = ("active", "error", "g", "once", "parent")
+
+    def __init__(self) -> None:
+        self.active = False
+        self.error: Cancelled | None = None
+        self.g: Goroutine[Any] | None = None
+        self.parent: Scope | None = None
+        self.once = [None]
+
+    def enter(self, what: str) -> None:
+        """Begin the block; what names it in errors.  Raises GortError outside a goroutine, and on a second use."""
+        g = current()
+        if g is None:
+            raise GortError(f"{what} works only inside a goroutine: on a plain thread use the timeout= of the operation")
+        if self.active or self.g is not None:
+            raise GortError(f"{what} is used a second time: make a new one for every with block")
+        self.g = g
+        self.parent = getattr(g, "_scope", None)
+        self.active = True
+        g._scope = self
+        if self.error is not None:  # cancelled before it began
+            g.carrier.m.request(g, self.error)
+
+    def cancel(self, message: str) -> bool:
+        """End the block with Cancelled(message).  From any thread.  False if it was cancelled already."""
+        try:
+            self.once.pop()
+        except IndexError:
+            return False
+        error = Cancelled(message)
+        error.scope = self
+        self.error = error
+        g = self.g
+        if g is not None and self.active and g.carrier is not None:
+            g.carrier.m.request(g, error)
+        return True
+
+    def exit(self, exc: BaseException | None) -> bool:
+        """End the block; was exc this scope's own doing?"""
+        self.active = False
+        g = self.g
+        assert g is not None
+        g._scope = self.parent
+        carrier = g.carrier
+        if carrier.pending is not None and carrier.pending is self.error:
+            carrier.pending = None
+        own = exc is not None and exc is self.error
+        self._rearm(carrier)
+        return own
+
+    def _rearm(self, carrier: Any) -> None:
+        scope = self.parent
+        while scope is not None:
+            error = scope.error
+            if error is not None and not error.raised and carrier.pending is None:
+                carrier.m.request(scope.g, error)
+            scope = scope.parent
+
+
+class Shield:
+    """``with Shield():`` no cancellation of any kind arrives inside; what came is delivered afterwards."""
+
+    __slots__ = ("g",)
+
+    def __enter__(self) -> None:
+        self.g = g = current()
+        if g is not None:
+            g._shields = getattr(g, "_shields", 0) + 1
+            carrier = _carrier()
+            if carrier.pending is not None:  # had come before, and waits for a blocking operation
+                g._held = [*getattr(g, "_held", ()), carrier.pending]
+                carrier.pending = None
+
+    def __exit__(self, *_: object) -> None:
+        g = self.g
+        if g is not None:
+            g._shields -= 1
+            if not g._shields:
+                held, g._held = getattr(g, "_held", ()), []
+                for exc in held:
+                    g.carrier.m.deliver(g, exc, again=True)
