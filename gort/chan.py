@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from sys import _getframe
+from types import GenericAlias
 from typing import Any, Generic, TypeVar
 
 from greenlet import getcurrent
@@ -82,6 +83,9 @@ class Chan(Generic[T]):
         frame = _getframe(1)
         self._code = frame.f_code
         self._lasti = frame.f_lasti
+
+    # The C alias: typing's own would stand between us and the frame that makes the channel.
+    __class_getitem__ = classmethod(GenericAlias)  # type: ignore[assignment]
 
     # -- the two hot ones ---------------------------------------------------------------------------------------
 

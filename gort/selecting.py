@@ -57,12 +57,13 @@ def send(chan: Chan[T] | None, value: T) -> Case:
 class _Race:
     """What the tickets of one select share: only one of them is ever claimed."""
 
-    __slots__ = ("cases", "permit", "winner")
+    __slots__ = ("cases", "permit", "whole", "winner")
 
-    def __init__(self, cases: tuple[Case, ...]) -> None:
+    def __init__(self, cases: tuple[Case, ...], w: Any) -> None:
         self.permit = [None]
         self.winner: Ticket | None = None
         self.cases = cases
+        self.whole: Ticket = [w, None, self, None]  # the ticket that time-outs and cancellations withdraw
 
     def claim(self, ticket: Ticket | None) -> bool:
         """Win the race for this ticket (None: for a time-out or a cancellation).  Any thread, atomic."""
@@ -71,15 +72,13 @@ class _Race:
         except IndexError:
             return False
         self.winner = ticket
+        self.whole[0] = None
         return True
 
     # The whole select is a place to wait at, too: see runtime/wait.py.
 
     def withdraw(self, ticket: Ticket) -> bool:
-        if not self.claim(None):
-            return False
-        ticket[0] = None
-        return True
+        return self.claim(None)
 
     def reason(self, _ticket: Ticket) -> str:
         return "select: " + (", ".join(f"{case!r}" for case in self.cases if case.chan is not None) or "no cases")
@@ -114,14 +113,13 @@ def select(*cases: Case, default: bool = False, timeout: float | None = None) ->
     if not wait:
         raise TimeoutError("select: no case is ready")
     w = waiter()
-    race = _Race(cases)
-    whole: Ticket = [w, None, race, None]
+    race = _Race(cases, w)
     tickets: list[Ticket] = []
     answer = _attempt(cases, chans, (w, race, tickets))
     if answer is not None:
         return answer
     try:
-        park(w, whole, timeout, "select")
+        park(w, race.whole, timeout, "select")
     finally:
         for ticket in tickets:
             if ticket is not race.winner:

@@ -226,6 +226,25 @@ class Machine:
 
     def loop(self) -> None:
         """The hub."""
+        while True:
+            try:
+                self._loop()
+                break
+            except BaseException as exc:
+                self._blame_main(exc)
+        self._end()
+
+    def _blame_main(self, exc: BaseException) -> None:
+        """A signal handler of the program's own raised while the hub ran.
+
+        It ran on the main thread, in place of main, so to speak: there its exception belongs.
+        """
+        main = self.sched.main
+        if main is None or main.done():
+            raise exc
+        self.mail.append((main, exc))
+
+    def _loop(self) -> None:
         sched = self.sched
         ready = self.ready
         throws = self.throws
@@ -284,7 +303,6 @@ class Machine:
                 continue
             if not self._sleep(p):
                 break
-        self._end()
 
     def _read_mail(self) -> None:
         while True:
@@ -326,10 +344,7 @@ class Machine:
         try:
             self.note.acquire(timeout=timeout)
         except BaseException as exc:
-            # A signal handler of the program's own raised.  It runs on the main thread, in whose place main stands.
-            if self.sched.main is None or self.sched.main.done():
-                raise
-            self.mail.append((self.sched.main, exc))
+            self._blame_main(exc)
 
     def _end(self) -> None:
         """The machine is done: let its idle carriers end, and the thread with them."""
@@ -345,3 +360,5 @@ class Machine:
             if carrier:  # started, so suspended in its loop: it sees that we are not alive, and returns
                 carrier.switch()
         self.ready.clear()
+        if self.sched.closing:
+            self.sched.next_wave()
