@@ -295,12 +295,12 @@ class Machine:
                 ready.popleft().switch()
                 continue
             # [the poll that does not wait will stand here]
+            if sched.steal(self, p):
+                continue
             if sched.closing:
                 if sched.may_end(self):
                     break
                 sched.next_wave()
-            if sched.steal(self, p):
-                continue
             if not self._sleep(p):
                 break
 
