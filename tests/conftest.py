@@ -13,10 +13,13 @@ import sys
 import pytest
 
 LIMIT = float(os.environ.get("GORT_TEST_LIMIT", "60"))
-_stderr = os.dup(2)  # pytest captures descriptor 2 while a test runs
+_stderr = 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    global _stderr
+    # Not later, for pytest captures descriptor 2 while tests run, and not earlier, for it does so while this is imported.
+    _stderr = os.dup(2)
     config.addinivalue_line("markers", "limit(seconds): a time limit other than the default one")
 
 

@@ -1,0 +1,167 @@
+"""blocking: a call that may block runs on a spare thread, and the goroutine parks.
+
+The idea.  A call that gort knows to block (a file, a look-up, `waitpid`) must not hold a machine.  It is handed to a
+spare machine: a thread with no P and no goroutines, which runs the call, hands back what came of it, and waits for the
+next.  The last to become idle is the first to be used again, so that the others' idling adds up; after IDLE seconds of
+it a thread ends.  There is no queue: as in Go each blocking call has a thread, up to the limit (GORT_MAXTHREADS), and
+beyond it is an error that names the limit.
+
+Cancelling.  A call under way cannot be stopped.  The goroutine therefore waits for its end even if it is cancelled
+meanwhile, gets the result (an open file, say, which it can then close), and meets the cancellation at its next blocking
+operation.  So nothing that the call opened is ever lost.
+
+Ordering.  A spare is in `idle` or has exactly one job: it puts itself there under the pool's lock, after its job is
+done, and is taken from there under the same lock.  Its wake-up is the release of its own OS lock, which cannot be
+missed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+from ..errors import ThreadLimit
+from .wait import ThreadWaiter, Ticket, park, ready, waiter
+
+T = TypeVar("T")
+
+IDLE = 10.0  # seconds after which an idle spare ends
+
+
+class _Call:
+    """The place where a goroutine waits for its call: nobody but the call's end can claim the ticket."""
+
+    __slots__ = ("fn",)
+
+    external = True
+
+    def __init__(self, fn: Any) -> None:
+        self.fn = fn
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        return False
+
+    def reason(self, _ticket: Ticket) -> str:
+        return f"blocking call: {getattr(self.fn, '__qualname__', self.fn)!s}"
+
+
+class _Spare:
+    __slots__ = ("job", "note", "thread")
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+        self.note = threading.Lock()
+        self.note.acquire()
+        self.thread: threading.Thread | None = None
+
+
+class Spares:
+    """The spare threads of one scheduler."""
+
+    def __init__(self, sched: Any) -> None:
+        self.sched = sched
+        self.lock = threading.Lock()
+        self.idle: list[_Spare] = []
+        self.all: set[_Spare] = set()
+        self.closed = False
+        self.started = 0
+
+    def submit(self, ticket: Ticket, fn: Callable[..., Any], args: Any, kw: Any, ctx: Any) -> None:
+        """Have the call made, and the ticket claimed with (True, result) or (False, exception)."""
+        job = (ticket, fn, args, kw, ctx)
+        with self.lock:
+            if self.idle:
+                spare = self.idle.pop()
+                spare.job = job
+                spare.note.release()
+                return
+            limit = self.sched.max_threads
+            if len(self.all) + len(self.sched.ms) >= limit:
+                raise ThreadLimit(
+                    f"a blocking call needs another thread, but all {limit} are in use: raise GORT_MAXTHREADS, "
+                    "or bound how many calls go on at once (a Chan as semaphore, say)"
+                )
+            spare = _Spare(job)
+            self.all.add(spare)
+            self.started += 1
+        spare.thread = threading.Thread(target=self._loop, args=(spare,), name=f"gort-spare{self.started}", daemon=True)
+        try:
+            spare.thread.start()
+        except RuntimeError as exc:
+            with self.lock:
+                self.all.discard(spare)
+            raise ThreadLimit(f"a blocking call needs another thread, and the system does not allow one: {exc}") from exc
+
+    def _loop(self, spare: _Spare) -> None:
+        while True:
+            ticket, fn, args, kw, ctx = spare.job
+            try:
+                outcome = (True, ctx.run(fn, *args, **kw))
+            except BaseException as exc:
+                tb = exc.__traceback__
+                outcome = (False, exc.with_traceback(tb.tb_next if tb is not None else None))
+            w = ticket[0]
+            ticket[1] = outcome
+            ticket[0] = None
+            spare.job = fn = args = kw = ctx = outcome = None  # type: ignore[assignment]
+            with self.lock:
+                over = self.closed
+                if not over:
+                    self.idle.append(spare)
+            ready(w)
+            w = ticket = None
+            if over or not self._next(spare):
+                with self.lock:
+                    self.all.discard(spare)
+                return
+
+    def _next(self, spare: _Spare) -> bool:
+        """Wait for a job.  False: none came for long, or there will be none."""
+        if not spare.note.acquire(timeout=IDLE):
+            with self.lock:
+                if spare in self.idle:
+                    self.idle.remove(spare)
+                    return False
+            spare.note.acquire()  # a job was given to us at the last moment
+        return spare.job is not None
+
+    def busy(self) -> int:
+        """How many calls are under way."""
+        return len(self.all) - len(self.idle)
+
+    def close(self) -> None:
+        """End the idle threads; those that are busy end after their call."""
+        with self.lock:
+            self.closed = True
+            idle, self.idle = self.idle, []
+        for spare in idle:
+            spare.note.release()
+
+    def threads(self) -> list[threading.Thread]:
+        with self.lock:
+            return [spare.thread for spare in self.all if spare.thread is not None]
+
+
+def blocking(fn: Callable[..., T], /, *args: Any, **kw: Any) -> T:
+    """Call fn(*args, **kw) on a spare thread while the goroutine parks; return or raise what it does.
+
+    For calls that block in a way gort cannot see: a C library, a slow file system.  The call has a copy of the
+    goroutine's context.  A cancellation waits for the end of the call.  On a plain thread it is just a call.  Raises
+    ThreadLimit when GORT_MAXTHREADS calls are under way.  Go: what every system call does by itself.
+    """
+    if not callable(fn):
+        raise TypeError(f"blocking needs a function to call, not {type(fn).__name__}")
+    w = waiter()
+    if type(w) is ThreadWaiter:
+        return fn(*args, **kw)
+    ticket: Ticket = [w, None, _Call(fn), None]
+    w.m.sched.spares.submit(ticket, fn, args, kw, copy_context())
+    good, value = park(w, ticket)
+    if good:
+        return value
+    try:
+        raise value
+    finally:
+        value = None
