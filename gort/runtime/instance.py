@@ -203,7 +203,7 @@ def go(fn: Callable[..., T], /, *args: Any, **kw: Any) -> Goroutine[T]:
     frame = _getframe(1)
     # An empty context is as good as none, and none is an object less for each parked goroutine.
     g: Goroutine[T] = Goroutine(fn, args, kw or NO_KW, copy_context() or None, frame.f_code, frame.f_lasti)
-    p = m.p
+    p = m.p  # from here on as in `launch`, which is not called because a call is 5 % of a spawn
     if p is None:
         m.sched.inject(g)
         return g
@@ -219,13 +219,31 @@ def go(fn: Callable[..., T], /, *args: Any, **kw: Any) -> Goroutine[T]:
     return g
 
 
+def launch(g: Goroutine[Any], sched: Scheduler | None = None) -> None:
+    """Make a goroutine that the caller has made runnable: in the caller's runtime, or in a given one.
+
+    For what must prepare a goroutine before it can start (a group's children).
+    """
+    m = _machine()
+    if sched is None:
+        sched = m.sched if m is not None else _default()
+    if m is None or m.sched is not sched or m.p is None or getattr(getcurrent(), "m", None) is not m:
+        sched.inject(g)
+        return
+    p = m.p
+    p.lrq.append(g)
+    if m.starter is None:
+        m.queue_starter()
+    if m.p is not p:
+        sched.rescue(p)
+    if m.kick:
+        sched.sysmon.kick()
+
+
 def _start(sched: Scheduler | None, fn: Any, args: Any, kw: Any, frame: FrameType) -> Goroutine[Any]:
     """`go` by the long way: for a given scheduler, from a plain thread, or inside a greenlet of the program's own."""
     g: Goroutine[Any] = Goroutine(fn, args, kw, copy_context(), frame.f_code, frame.f_lasti)
-    if sched is None:
-        m = _machine()
-        sched = m.sched if m is not None else _default()
-    sched.inject(g)
+    launch(g, sched)
     return g
 
 

@@ -174,7 +174,7 @@ class Machine:
         carrier = g.carrier
         if g._value is not PENDING:
             return
-        scope = None
+        shields = 0
         if isinstance(exc, Cancelled):
             scope = exc.scope
             if scope is None:
@@ -183,22 +183,28 @@ class Machine:
                 g._cancelled = True
             elif not scope.active or exc.raised:
                 return
-        if getattr(g, "_shields", 0):
+            else:
+                shields = scope.shields
+        if getattr(g, "_shields", 0) > shields:  # aimed at something outside a shield that it is in
             g._held = [*getattr(g, "_held", ()), exc]
-            return
-        before = carrier.pending
-        if before is not None:
-            # Another exception is on its way.  If it ends the goroutine, that is enough; a scope that comes second
-            # gets its turn when the first scope's block has ended (scope.py).  But one that ends all is not lost to a
-            # scope's: it goes before it, or, if the hub is about to throw that, comes next.
-            if scope is not None or getattr(before, "scope", None) is None:
+        elif carrier.pending is not None:  # another is on its way: this one comes next
+            g._more = [*getattr(g, "_more", ()), exc]
+        else:
+            carrier.pending = exc
+            if not self._throw(carrier):
+                self.undelivered.append(carrier)
+
+    def advance(self, carrier: Carrier) -> None:
+        """Its pending exception has been raised, or taken back: the next one, if there is one."""
+        carrier.pending = None
+        more = getattr(carrier.g, "_more", None)
+        while more:
+            exc = more.pop(0)
+            scope = getattr(exc, "scope", None)
+            if scope is None or (scope.active and not exc.raised):
+                carrier.pending = exc
+                self.undelivered.append(carrier)
                 return
-            if carrier not in self.undelivered:
-                g._next = exc
-                return
-        carrier.pending = exc
-        if before is None and not self._throw(carrier):
-            self.undelivered.append(carrier)
 
     def _throw(self, carrier: Carrier) -> bool:
         """Have carrier.pending thrown, if the goroutine is suspended where nothing is lost by that."""
@@ -240,7 +246,7 @@ class Machine:
         It ran on the main thread, in place of main, so to speak: there its exception belongs.
         """
         main = self.sched.main
-        if main is None or main.done():
+        if self.thread is not None or main is None or main.done():
             raise exc
         self.mail.append((main, exc))
 
@@ -264,14 +270,11 @@ class Machine:
                 w.wait = None
                 owner = getattr(w, "carrier", w)
                 if owner.pending is exc:
-                    owner.pending = following = getattr(owner.g, "_next", None)
-                    if following is not None:
-                        owner.g._next = None
-                        self.undelivered.append(owner)
+                    self.advance(owner)
                 if isinstance(exc, Cancelled):
                     exc.raised = True
                 w.throw(exc)
-                w = exc = owner = following = None
+                w = exc = owner = None
                 continue
             if self.undelivered:
                 self._retry()
@@ -330,7 +333,7 @@ class Machine:
         if not found:
             when = p.timers.next()
             if when == INFINITY:
-                sched.check_deadlock(self)
+                sched.check_deadlock()
                 self.doze(-1)
             else:
                 delay = when - monotonic()

@@ -82,7 +82,9 @@ class Scheduler:
 
     def inject(self, g: Goroutine[Any]) -> None:
         """Put a goroutine on the GRQ: from a thread that is no M, or from an M that has lost its P."""
-        if self.closed:
+        m = getattr(getcurrent(), "m", None)
+        if self.closed or (self.closing and (m is None or m.sched is not self)):
+            # Its own goroutines may still start some, in their clean-up.
             raise RuntimeClosed("this Runtime has been closed: create a new one")
         self.grq.append(g)
         self.wake_for_work()
@@ -491,8 +493,8 @@ class Scheduler:
             assert m.p is not None
             m.p.lrq.append(Goroutine(report, (exc, label), {}, None, None, 0))
 
-    def check_deadlock(self, m: Machine) -> None:
-        """m is about to sleep without end.  If nothing can ever wake anybody, tell main so.
+    def check_deadlock(self) -> None:
+        """A machine is about to sleep without end.  If nothing can ever wake anybody, tell main so.
 
         Sound because everything that could wake a goroutine is looked at: every machine asleep with nothing ready
         (so no goroutine runs), no timer, no I/O and no blocking call under way, no other Python thread in the

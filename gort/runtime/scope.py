@@ -10,10 +10,11 @@ Invariants.
 - The exception is raised at most once, and only while the goroutine is inside the block.  It cannot arrive later:
   delivery and the block's end both happen on the goroutine's own machine, and the end clears `active` and takes back
   an exception that was delivered but not raised yet.
-- It is not lost to another that was faster: if an inner scope's exception was raised first, then at the inner block's
-  end the outer scope, cancelled meanwhile, gets its turn (`_rearm`).
+- It is not lost to another that was faster: exceptions for one goroutine queue up (Machine.deliver, advance), and each
+  is raised at a blocking operation of its own, unless its block has ended by then.
 
-A *shield* holds back every delivery until the block ends; then what was held is delivered.
+A *shield* holds back, until its block ends, what is aimed at something outside it: the goroutine, and scopes that were
+entered before.  A scope entered inside works: a time limit on the clean-up is the very thing one writes there.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def _carrier() -> Any:
 class Scope:
     """A block of code of one goroutine that `cancel` ends."""
 
-    __slots__ = ("active", "error", "g", "once", "parent")
+    __slots__ = ("active", "error", "g", "once", "parent", "shields")
 
     def __init__(self) -> None:
         self.active = False
@@ -45,6 +46,7 @@ class Scope:
         self.g: Goroutine[Any] | None = None
         self.parent: Scope | None = None
         self.once = [None]
+        self.shields = 0  # how many shields stood around the block when it began
 
     def enter(self, what: str) -> None:
         """Begin the block; what names it in errors.  Raises GortError outside a goroutine, and on a second use."""
@@ -55,6 +57,7 @@ class Scope:
             raise GortError(f"{what} is used a second time: make a new one for every with block")
         self.g = g
         self.parent = getattr(g, "_scope", None)
+        self.shields = getattr(g, "_shields", 0)
         self.active = True
         g._scope = self
         if self.error is not None:  # cancelled before it began
@@ -82,18 +85,8 @@ class Scope:
         g._scope = self.parent
         carrier = g.carrier
         if carrier.pending is not None and carrier.pending is self.error:
-            carrier.pending = None
-        own = exc is not None and exc is self.error
-        self._rearm(carrier)
-        return own
-
-    def _rearm(self, carrier: Any) -> None:
-        scope = self.parent
-        while scope is not None:
-            error = scope.error
-            if error is not None and not error.raised and carrier.pending is None:
-                carrier.m.request(scope.g, error)
-            scope = scope.parent
+            carrier.m.advance(carrier)
+        return exc is not None and exc is self.error
 
 
 class Shield:
@@ -107,14 +100,14 @@ class Shield:
             g._shields = getattr(g, "_shields", 0) + 1
             carrier = _carrier()
             if carrier.pending is not None:  # had come before, and waits for a blocking operation
-                g._held = [*getattr(g, "_held", ()), carrier.pending]
+                g._held = [*getattr(g, "_held", ()), carrier.pending, *getattr(g, "_more", ())]
+                g._more = []
                 carrier.pending = None
 
     def __exit__(self, *_: object) -> None:
         g = self.g
         if g is not None:
             g._shields -= 1
-            if not g._shields:
-                held, g._held = getattr(g, "_held", ()), []
-                for exc in held:
-                    g.carrier.m.deliver(g, exc, again=True)
+            held, g._held = getattr(g, "_held", ()), []
+            for exc in held:  # what another shield still holds back goes back to `_held`
+                g.carrier.m.deliver(g, exc, again=True)

@@ -41,7 +41,6 @@ class Sysmon:
     def __init__(self, sched: Any) -> None:
         self.sched = sched
         self.thread: threading.Thread | None = None
-        self.ident = 0
         self.note = threading.Lock()
         self.note.acquire()
         self.deep = False  # it sleeps for good
@@ -50,6 +49,11 @@ class Sysmon:
         self.grq_seen = 0  # at how many looks in a row there was work on the GRQ
         self.trace = 0.0  # seconds between two lines of schedtrace (0: none)
         self.next_trace = 0.0
+
+    @property
+    def ident(self) -> int | None:
+        """Its thread's number."""
+        return self.thread.ident if self.thread is not None else None
 
     def busy(self) -> None:
         """A P is no longer idle.  Under the scheduler's lock."""
@@ -85,7 +89,6 @@ class Sysmon:
         self.wake()
 
     def loop(self) -> None:
-        self.ident = threading.get_ident()
         sched = self.sched
         delay = SHORTEST
         idle = 0
@@ -110,6 +113,8 @@ class Sysmon:
                     with sched.lock:
                         self.deep = len(sched.idle) == len(sched.allp)
                     if self.deep:
+                        # Once more, for a thread of the program's own may have ended since the last machine slept.
+                        sched.check_deadlock()
                         self.note.acquire()
                     self.deep = False
                     idle = 0

@@ -106,9 +106,9 @@ def adopt(current: Any) -> Any:
                 "start a goroutine from the callback with gort.go() and block there"
             )
         if hasattr(current, "carries"):
-            # A greenlet that the goroutine made itself: what parks and is resumed is that greenlet.
+            # A greenlet that the goroutine made itself: what parks and is resumed is that greenlet.  It has no
+            # `pending` of its own, so that its carrier's is asked for each time.
             inner.m, inner.ready, inner.wait = current.m, current.ready, None
-            inner.pending, current.pending = current.pending, None
             inner.carrier = current
             current.inner = inner
             return inner
@@ -121,15 +121,15 @@ def waiter() -> Any:
     w = getcurrent()
     try:
         pending = w.pending  # type: ignore[attr-defined]
+        owner = w
     except AttributeError:
         w = adopt(w)
-        pending = w.pending
-    if getattr(w, "carrier", None) is not None and w.carrier.pending is not None:
-        pending, w.carrier.pending = w.carrier.pending, None
+        owner = getattr(w, "carrier", w)
+        pending = owner.pending
     if pending is not None:
-        w.pending = None
         if isinstance(pending, Cancelled):
             pending.raised = True
+        owner.m.advance(owner)
         raise pending
     return w
 

@@ -1,0 +1,518 @@
+"""Contexts: a call's deadline, its cancellation and the values that go with it, handed down a tree.  Go: package context.
+
+The idea.  As in Go, a context is never changed, only derived from: `background` is the root of every tree,
+`with_cancel`, `with_timeout` and `with_deadline` give a child that can end before its parent, `with_value` one that
+carries a value more, `without_cancel` one that does not end when its parent does.  A context ends once, for one
+reason, and with it all that is derived from it; a child's end is nothing to its parent.
+
+A context is applied to code in one way, ``with``::
+
+    ctx = context.with_timeout(context.background(), 5)
+    with ctx:
+        answer = ch.recv()      # given up when ctx ends
+    # DeadlineExceeded, or ContextCancelled with the cause, if that was what ended the block
+
+Inside the block every blocking operation belongs to the context; no operation has a parameter for it.  Any number of
+goroutines may be in a ``with`` on the same context.  Leaving the block does not end the context (that is `cancel`'s
+business, as others may be using it).  `current` is the context of the innermost ``with``, also in goroutines that were
+started inside it: they may put their own work under it, with ``with current():``.
+
+What differs from Go: `cancel` is a method, but only of what `with_cancel` and its like return (`CancelContext`), so a
+function that is given a `Context` is given no way to end it; deadlines are times of ``time.monotonic``; one need not
+call cancel to release anything, see next.
+
+Books.  A context that nobody listens to costs nothing: it has no timer, and its parent does not know of it; whether
+it has ended is seen when it is asked (`_look`).  Listeners are a ``with`` block until it is left, an `after_func` until
+it is stopped, a `done` channel for good, and a child that has listeners itself.  With its first listener a context
+starts its timer and enters its parent's books, with its last it stops the timer and leaves them (`_listen`,
+`_unlisten`).  So whoever is listened to is held by whatever can end it, and nothing else is held by anybody.
+
+Invariants, under the tree's lock.
+- A context is in its parent's listeners if and only if it has listeners itself and has not ended.
+- One that has ended has no listeners and no timer.
+- Of two reasons the earlier one counts: before it is cancelled, a context looks whether its deadline is over, and a
+  parent's deadline is looked at before a child's.
+
+The listeners are told after the lock has been given back: a parent's before its children's, so that of two nested
+blocks, one under the parent, one under the child, the outer one is left.  Each listener is told once, by whoever took
+it out of the books.  That order decides every race: a listener that comes later finds the context ended; one that
+leaves earlier is not told; one that leaves while it is being told has to bear it (a `Scope` that has been left takes no
+cancellation).
+
+Refused: a `ctx=` for every operation beside its `timeout=` (two ways, and the body of a third-party function has
+neither); parents that hold children weakly (then a context with only its `done` channel in use would be collected and
+never end); one lock for all contexts (trees have nothing to do with each other: each has its own).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from sys import _getframe
+from time import monotonic
+from typing import Any, Self
+
+from .cancel import leave
+from .chan import Chan
+from .errors import ChannelClosed, GortError, RuntimeClosed
+from .runtime import instance
+from .runtime.carrier import current as _current_goroutine
+from .runtime.goroutine import Goroutine
+from .runtime.scope import Scope
+from .runtime.timers import INFINITY, check_seconds
+from .runtime.timers import deadline as _ahead
+
+__all__ = [
+    "CancelContext",
+    "Context",
+    "ContextCancelled",
+    "DeadlineExceeded",
+    "after_func",
+    "background",
+    "cause",
+    "current",
+    "with_cancel",
+    "with_deadline",
+    "with_timeout",
+    "with_value",
+    "without_cancel",
+]
+
+
+class ContextCancelled(GortError):
+    """A context has ended: the block under it was left early.  `cause` is the exception given to `cancel`, or None."""
+
+    def __init__(self, message: str = "the context was cancelled", cause: BaseException | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class DeadlineExceeded(ContextCancelled, TimeoutError):
+    """A context has ended because its deadline was over."""
+
+
+class _End:
+    """When and why a context ended; shared by all that ended with it."""
+
+    __slots__ = ("cause", "kind", "message", "when")
+
+    def __init__(self, kind: type[ContextCancelled], message: str, cause: BaseException | None, when: float) -> None:
+        self.kind = kind
+        self.message = message
+        self.cause = cause
+        self.when = when
+
+    def error(self) -> ContextCancelled:
+        """A new exception each time: it is raised in several goroutines, each with a traceback of its own."""
+        error = self.kind(self.message, self.cause)
+        error.__cause__ = self.cause
+        return error
+
+
+class _Within(Scope):
+    """One ``with ctx:``.  A listener: `tell` is called once, when the context ends."""
+
+    __slots__ = ("before", "ctx")
+
+    before: Context
+    ctx: Context
+
+    def tell(self, end: _End) -> None:
+        self.cancel(end.message)
+
+
+class _Done(Chan[Any]):
+    """The channel of `Context.done`."""
+
+    __slots__ = ()
+
+    def tell(self, _end: _End) -> None:
+        try:
+            self.close()
+        except ChannelClosed:
+            pass  # the program has closed it itself, for whatever reason: closed is what it is to be
+
+
+class _Later:
+    """One `after_func`."""
+
+    __slots__ = ("g",)
+
+    def __init__(self, g: Goroutine[Any]) -> None:
+        self.g = g
+
+    def tell(self, _end: _End) -> None:
+        try:
+            _scheduler().inject(self.g)
+        except RuntimeClosed:
+            pass  # it ended at this moment, and with it all its goroutines, this one included
+
+
+def _scheduler() -> Any:
+    """The scheduler of the calling goroutine; on a plain thread, the one that `go` would use."""
+    m = instance._machine()
+    return instance._default() if m is None else m.sched
+
+
+_NO_KEY: Any = object()
+
+
+class Context:
+    """A deadline, a cancellation and values, for a call and all that it calls.  Made by the functions of this module.
+
+    ``with ctx:`` puts a block under it; see the module.  Go: context.Context.
+    """
+
+    # _source: the nearest of itself and its ancestors that can end, None if none can; _never: the channel of one that cannot
+    __slots__ = ("__weakref__", "_key", "_never", "_parent", "_source", "_value", "_what")
+
+    _source: CancelContext | None
+
+    def __init__(self, parent: Context | None, source: CancelContext | None, what: str) -> None:
+        self._parent = parent
+        self._source = source
+        self._what = what
+        self._key = _NO_KEY
+        self._value: Any = None
+        self._never: Chan[Any] | None = None
+
+    def done(self) -> Chan[Any]:
+        """A channel that is closed when the context ends: for `select`, and to wait for the end.  Go: Done."""
+        source = self._source
+        if source is not None:
+            return source._done_channel()
+        if self._never is None:
+            self._never = Chan()
+        return self._never
+
+    def err(self) -> ContextCancelled | None:
+        """None while it has not ended; then a ContextCancelled (or DeadlineExceeded).  Go: Err."""
+        source = self._source
+        end = None if source is None else source._look()
+        return None if end is None else end.error()
+
+    def deadline(self) -> float | None:
+        """When it will have ended at the latest, in terms of time.monotonic(); None: no limit.  Go: Deadline."""
+        source = self._source
+        return None if source is None or source._deadline == INFINITY else source._deadline
+
+    def value(self, key: Any, default: Any = None) -> Any:
+        """The value that the nearest `with_value` gave this key, or default.  Go: Value."""
+        ctx: Context | None = self
+        while ctx is not None:
+            if ctx._key is not _NO_KEY and (ctx._key is key or ctx._key == key):
+                return ctx._value
+            ctx = ctx._parent
+        return default
+
+    def __enter__(self) -> Self:
+        scope = _Within()
+        scope.enter("a context's with block")
+        try:
+            scope.ctx = self
+            scope.before = _current.get()
+            source = self._source
+            if source is not None:
+                end = source._listen(scope)
+                if end is not None:
+                    scope.tell(end)  # the first operation that would wait raises it
+        except BaseException:
+            scope.exit(None)
+            raise
+        _current.set(self)
+        return self
+
+    def __exit__(self, _type: object, exc: BaseException | None, _tb: object) -> None:
+        scope: Any = getattr(_current_goroutine(), "_scope", None)
+        # The innermost of ours.  It is the innermost of all, unless a generator was suspended inside its with block.
+        while scope is not None and getattr(scope, "ctx", None) is not self:
+            scope = scope.parent
+        if scope is None:
+            raise GortError("a context's with block is left by another goroutine than the one that entered it")
+        source = self._source
+        if source is not None:
+            source._unlisten(scope)
+        _current.set(scope.before)
+        leave(scope, exc, lambda: self.err() or ContextCancelled())
+
+    def __repr__(self) -> str:
+        ctx: Context | None = self
+        names = []
+        while ctx is not None:
+            names.append(ctx._what)
+            ctx = ctx._parent
+        end = None if self._source is None else self._source._look()
+        return f"<Context {'.'.join(reversed(names))}{'' if end is None else f': {end.message}'}>"
+
+
+class CancelContext(Context):
+    """A context that can be ended: see `with_cancel`."""
+
+    __slots__ = ("_above", "_cause", "_deadline", "_done", "_end", "_listeners", "_lock", "_timer")
+
+    def __init__(self, parent: Context, what: str, when: float = INFINITY, cause: BaseException | None = None) -> None:
+        above = parent._source
+        super().__init__(parent, self, what)
+        self._above = above  # whose end ends this one
+        self._lock: Any = threading.RLock() if above is None else above._lock  # the tree's
+        self._deadline = when if above is None else min(when, above._deadline)
+        self._cause = cause  # of the deadline
+        self._end: _End | None = None
+        self._listeners: dict[Any, None] = {}
+        self._timer: list[Any] | None = None
+        self._done: _Done | None = None
+
+    def cancel(self, cause: BaseException | None = None) -> bool:
+        """End it, and all that is derived from it.  False if it had ended already; then nothing changes.
+
+        cause is an exception that says why: `cause` and the errors that come of it will show it.  From any thread.
+        Does not wait.  Go: context.CancelCauseFunc.
+        """
+        _check_cause(cause)
+        message = "the context was cancelled" if cause is None else f"the context was cancelled: {_text(cause)}"
+        end = _End(ContextCancelled, message, cause, monotonic())
+        told: list[Any] = []
+        with self._lock:
+            first = self._due(told) is None
+            if first:
+                self._finish(end, told)
+        _tell(told)
+        return first
+
+    # -- inside; `told` collects (listener, end) for after the lock -------------------------------------------------
+
+    def _look(self) -> _End | None:
+        """How it ended, or None: also if nobody has noticed yet that its deadline is over."""
+        if self._end is not None:
+            return self._end
+        told: list[Any] = []
+        with self._lock:
+            end = self._due(told)
+        _tell(told)
+        return end
+
+    def _due(self, told: list[Any]) -> _End | None:
+        """Take note of what is over: its own deadline, its ancestors' and their ends.  Under the lock."""
+        line = []
+        ctx: CancelContext | None = self
+        while ctx is not None and ctx._end is None:
+            line.append(ctx)
+            ctx = ctx._above
+        end = None if ctx is None else ctx._end
+        now = -INFINITY if self._deadline == INFINITY else monotonic()
+        for ctx in reversed(line):
+            if ctx._end is None and (end is not None or ctx._deadline <= now):
+                ctx._finish(end, told)
+            end = ctx._end
+        return end
+
+    def _finish(self, end: _End | None, told: list[Any]) -> None:
+        """It ends (None: because its deadline is over), and every descendant in the books.  Under the lock."""
+        if self._above is not None:
+            self._above._unlisten(self)
+        family = [(self, end)]
+        for ctx, end in family:  # grows: parents before their children
+            if end is None or ctx._deadline < end.when:
+                end = _End(DeadlineExceeded, "the context's deadline is over", ctx._cause, ctx._deadline)
+            ctx._end = end
+            ctx._stop_timer()
+            listeners, ctx._listeners = ctx._listeners, {}
+            for listener in listeners:
+                if isinstance(listener, CancelContext):
+                    family.append((listener, end))
+                else:
+                    told.append((listener, end))
+
+    def _listen(self, listener: Any) -> _End | None:
+        """Have the listener told of the end; if that is over already, return it instead."""
+        sched = None if self._deadline == INFINITY else _scheduler()
+        told: list[Any] = []
+        timers: list[Any] = []
+        with self._lock:
+            end = self._due(told)
+            if end is None:
+                self._enlist(listener, timers)
+        _tell(told)
+        try:
+            for when, timer in timers:  # not under the lock: this may start a thread
+                sched.add_timer(when, timer, _ring)
+                if timer[0] is None:  # stopped before it was planned
+                    timer[2].dead += 1
+        except BaseException:
+            self._unlisten(listener)
+            raise
+        return end
+
+    def _enlist(self, listener: Any, timers: list[Any]) -> None:
+        ctx: CancelContext | None = self
+        while ctx is not None:
+            known = bool(ctx._listeners)
+            ctx._listeners[listener] = None
+            if known:
+                return
+            above = ctx._above
+            # One that ends no earlier than its parent needs no timer of its own.
+            if ctx._deadline != INFINITY and (above is None or ctx._deadline < above._deadline):
+                ctx._timer = [ctx, None, None]
+                timers.append((ctx._deadline, ctx._timer))
+            listener, ctx = ctx, above
+
+    def _unlisten(self, listener: Any) -> bool:
+        """Take a listener out of the books; was it there?"""
+        found = False
+        with self._lock:
+            ctx: CancelContext | None = self
+            while ctx is not None and ctx._listeners.pop(listener, ctx) is None:
+                found = True
+                if ctx._listeners:
+                    break
+                ctx._stop_timer()
+                listener, ctx = ctx, ctx._above
+        return found
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer[0] is not None:
+            timer[0] = None
+            if timer[2] is not None:
+                timer[2].dead += 1
+
+    def _done_channel(self) -> Chan[Any]:
+        with self._lock:
+            fresh = self._done is None
+            if fresh:
+                self._done = _Done()
+        done = self._done
+        assert done is not None
+        if fresh:
+            try:
+                end = self._listen(done)
+            except BaseException:
+                self._done = None
+                raise
+            if end is not None:
+                done.tell(end)
+        return done
+
+
+def _ring(timer: list[Any]) -> None:
+    """A deadline is over.  In a hub, so it must not wait; whoever looks, sees it, and this looks."""
+    ctx = timer[0]
+    if ctx is not None:
+        timer[0] = None
+        ctx._look()
+
+
+def _tell(told: list[Any]) -> None:
+    for listener, end in told:
+        listener.tell(end)
+
+
+_background = Context(None, None, "background")
+_current: ContextVar[Context] = ContextVar("gort.context", default=_background)
+
+
+def background() -> Context:
+    """The root: never ends, has no deadline and no values.  Go: context.Background."""
+    return _background
+
+
+def current() -> Context:
+    """The context of the innermost ``with`` around the caller, or around the `go` that started it; else background()."""
+    return _current.get()
+
+
+def with_cancel(parent: Context) -> CancelContext:
+    """A child of parent that ends when its `cancel` is called, or when parent ends.  Go: context.WithCancelCause.
+
+    Raises TypeError if parent is not a Context.
+    """
+    return CancelContext(_check_parent(parent), "with_cancel")
+
+
+def with_timeout(parent: Context, seconds: float, cause: BaseException | None = None) -> CancelContext:
+    """A child of parent that ends so many seconds from now, at the latest.  Go: context.WithTimeoutCause.
+
+    cause is an exception to be shown when the time is over.  Raises TypeError or ValueError for what is no number of
+    seconds.  For a single block, `gort.timeout` is shorter.
+    """
+    when = _ahead(check_seconds(seconds))
+    return CancelContext(_check_parent(parent), f"with_timeout({seconds:g})", when, _check_cause(cause))
+
+
+def with_deadline(parent: Context, when: float, cause: BaseException | None = None) -> CancelContext:
+    """A child of parent that ends at a time of ``time.monotonic()``, at the latest.  Go: context.WithDeadlineCause."""
+    when = check_seconds(when, "when")
+    return CancelContext(_check_parent(parent), f"with_deadline({when:g})", when, _check_cause(cause))
+
+
+def with_value(parent: Context, key: Any, value: Any) -> Context:
+    """A child of parent whose value(key) is value.  Use keys of your own type to avoid collisions.
+
+    Go: context.WithValue.
+    """
+    ctx = Context(_check_parent(parent), parent._source, "with_value")
+    ctx._key = key
+    ctx._value = value
+    return ctx
+
+
+def without_cancel(parent: Context) -> Context:
+    """A context with the values of parent that does not end when parent does.  Go: context.WithoutCancel."""
+    return Context(_check_parent(parent), None, "without_cancel")
+
+
+def cause(ctx: Context) -> BaseException | None:
+    """Why ctx ended: the exception given to `cancel` (or for the deadline), else ctx.err().  Go: context.Cause."""
+    error = _check_parent(ctx).err()
+    return error if error is None or error.cause is None else error.cause
+
+
+def after_func(ctx: Context, fn: Callable[..., Any], /, *args: Any, **kw: Any) -> Callable[[], bool]:
+    """Call fn(*args, **kw) in a goroutine of its own when ctx ends (now, if it has).  Go: context.AfterFunc.
+
+    Returns stop: stop() takes that back, and says whether it came in time (False: the goroutine has been started).
+    """
+    instance._check_callable(fn, "after_func")
+    source = _check_parent(ctx)._source
+    frame = _getframe(1)
+    later = _Later(Goroutine(fn, args, kw, copy_context(), frame.f_code, frame.f_lasti))
+    if source is None:
+        held = [later]  # nobody will ever ask for it: only `stop` has something to tell
+
+        def forget() -> bool:
+            try:
+                held.pop()
+            except IndexError:
+                return False
+            return True
+
+        return forget
+    end = source._listen(later)
+    if end is not None:
+        later.tell(end)
+    return lambda: source._unlisten(later)
+
+
+def _check_parent(ctx: Any) -> Context:
+    if not isinstance(ctx, Context):
+        raise TypeError(
+            f"a Context is needed, not {type(ctx).__name__}: begin with gort.context.background() or gort.context.current()"
+        )
+    return ctx
+
+
+def _check_cause(cause: Any) -> BaseException | None:
+    if cause is not None and not isinstance(cause, BaseException):
+        raise TypeError(f"cause must be an exception that says why, or None, not {type(cause).__name__}")
+    return cause
+
+
+def _text(cause: BaseException) -> str:
+    kind = type(cause).__name__
+    try:
+        text = str(cause)
+    except Exception:
+        text = ""  # an exception's own __str__ may fail
+    return f"{kind}: {text}" if text else kind

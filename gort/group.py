@@ -1,0 +1,484 @@
+"""Group: goroutines that belong to a block and do not outlive it.
+
+The idea.  ``with Group() as g:`` starts goroutines with ``g.go`` and is not left before all of them have ended.  The
+first error, of a goroutine or of the block's own body, cancels the rest, and the body too; then all errors come out of
+the block together, as one ExceptionGroup.  Go: golang.org/x/sync/errgroup; trio: nursery; asyncio: TaskGroup.
+
+What is an error: every exception but a cancellation.  A goroutine that ends with `Cancelled` had to stop, whoever
+wanted that, and the others go on.  So does GoroutineCancelled (from the result() of another goroutine) once the group
+has been cancelled: it is the shadow of that cancellation, and in which goroutine it falls is chance.
+
+What comes out of the block, in this order of precedence:
+- errors, in the order in which they came, in one group: ExceptionGroup, or BaseExceptionGroup if there is an error that
+  is no Exception.  An exception that is known already (the body asked for the result of the goroutine that failed) stands
+  there once;
+- what came from outside for the owner, the goroutine that has the block: its own cancellation, a time limit's, a
+  context's, Ctrl-C, Deadlock.  It cancels the goroutines and then goes on outwards as it is; beside errors, it is one of
+  the group's exceptions, and the block it belongs to finds it there (cancel.py).  Of several cancellations the widest
+  goes on, for it ends what the others would;
+- nothing, and the block ends normally.
+
+Invariants, when the latch is free ("alive" counts places that are taken, by goroutines and by those about to start):
+- a goroutine is in `_children` from before it starts until after its outcome is stored; `alive == len(_children)`;
+- somebody waits for a place only while `alive == limit`; a place that becomes free goes to the first who waits, without
+  being free in between, so `alive` does not touch 0, and the block does not end, while somebody is about to start one;
+- `_cancelled` is set once, and from then on every child has been, or is being, cancelled: who cancels sets it and reads
+  `_children`; who starts one enters it there and reads `_cancelled`; both under the latch, so one sees the other.  To
+  cancel a goroutine twice, or one that has ended, does nothing;
+- the owner ends the group, or the last child does, on the owner's behalf, if the owner waits.  Under the latch too, so
+  that a `go` either comes before, and is waited for, or finds the group ended.
+
+The end of a child is seen from outside, by a ticket among its joiners (a `_Watch`), not by a wrapper around its function:
+a goroutine that is cancelled before it starts, or dropped by a runtime that closes, never runs a wrapper.
+
+The owner's end, and why no cancellation is lost there, however many come and whenever.  The body is a `Scope`.  At the
+block's end that scope is left first: from then on nothing of the group's own can interrupt the owner, and what was meant
+for the body and not raised yet is taken back.  Then the owner waits; every exception that arrives in this wait was sent
+to it once, by somebody outside, is kept, and the wait begins again.  A cancellation that comes when the last child has
+already woken the owner is raised at the next wait after the block, as everywhere.  The wait ends, because each scope
+and each cancellation raises once, and the children have been cancelled.  The one exception is Deadlock: if it comes a
+second time, the children cannot end, and the owner leaves without them.
+
+Refused: a context for every group (the children take part in the owner's cancellation by structure); errors through a
+callback; leaving the block with one exception bare when it is the only one (a program would have to catch two ways).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
+from sys import _getframe
+from typing import Any, Self, TypeVar
+
+from greenlet import GreenletExit, getcurrent
+
+from .errors import Cancelled, Deadlock, GoroutineCancelled, GortError
+from .runtime import instance
+from .runtime import overdue as _overdue
+from .runtime.carrier import current
+from .runtime.goroutine import FAILED, Goroutine
+from .runtime.latch import contend
+from .runtime.scope import Scope
+from .runtime.wait import Ticket, give_way, park, ready, waiter
+
+T = TypeVar("T")
+
+overdue = False
+_overdue.register(globals())
+
+NEW, OPEN, ENDED = "new", "open", "ended"
+_NOTHING: Any = object()
+
+
+class _Watch:
+    """Stands first among those who wait for a child's end, with a waiter's face (runtime/wait.py)."""
+
+    __slots__ = ("g", "group")
+
+    asleep = False
+
+    def __init__(self, group: Group, g: Goroutine[Any]) -> None:
+        self.group = group
+        self.g = g
+
+    @property
+    def ready(self) -> _Watch:
+        return self
+
+    @property
+    def m(self) -> _Watch:
+        return self
+
+    def append(self, _item: Any) -> None:
+        self.group._child_ended(self.g)
+
+
+class Group:
+    """A block that goroutines belong to: it is left when all of them have ended.
+
+    ::
+
+        with Group(limit=10) as g:
+            handles = [g.go(fetch, url) for url in urls]
+        pages = [h.result() for h in handles]
+
+    The first error cancels the rest, and the body of the block; errors come out as one ExceptionGroup.  limit is how
+    many goroutines of the group may exist at a time: `go` waits for a place.  Goroutines of the group may start more.
+    On a plain thread all works but one thing: an error cannot interrupt the body, only what it waits for in the end.
+    Raises ValueError unless limit is at least 1.
+    """
+
+    __slots__ = (
+        "__weakref__", "_alive", "_cancelled", "_children", "_errors", "_g", "_latch", "_limit", "_owner", "_queue",
+        "_sched", "_scope", "_state",
+    )  # fmt: skip
+
+    def __init__(self, limit: int | None = None) -> None:
+        if limit is not None:
+            if not isinstance(limit, int) or isinstance(limit, bool):
+                raise TypeError(f"limit must be a whole number or None, not {type(limit).__name__}")
+            if limit < 1:
+                raise ValueError(f"limit must be at least 1 (None: no limit), not {limit}")
+        self._limit = limit
+        self._latch: list[None] = [None]
+        self._state = NEW
+        self._alive = 0
+        self._cancelled = False
+        self._children: dict[Goroutine[Any], None] = {}
+        self._errors: list[BaseException] = []
+        self._queue: deque[Ticket] = deque()  # of those who wait for a place
+        self._owner: Ticket | None = None  # of the one who waits for the end
+        self._scope: Scope | None = None
+        self._g: Goroutine[Any] | None = None
+        self._sched: Any = None
+
+    # -- for the program ------------------------------------------------------------------------------------------
+
+    def go(self, fn: Callable[..., T], /, *args: Any, **kw: Any) -> Goroutine[T]:
+        """Start fn(*args, **kw) as a goroutine of this group; wait for a place first, if there is a limit.
+
+        From the body, from goroutines of the group, and from anywhere else while the block is open.  In a group that
+        has been cancelled the goroutine is cancelled before it starts.  Raises GortError if the block has not begun
+        or has ended.  Its errors come out of the block; result() gives them too.  Go: errgroup.Group.Go.
+        """
+        if overdue:
+            give_way()
+        instance._check_callable(fn, "Group.go")
+        g: Any = self._start(fn, args, kw, _getframe(1), True)
+        return g
+
+    def map(self, fn: Callable[[Any], T], iterable: Iterable[Any]) -> Iterator[T]:
+        """Call fn(item) in a goroutine of this group for each item; yield the results, in the items' order.
+
+        Lazy: it starts nothing before the first result is asked for, and then takes items, and starts goroutines, up
+        to limit ahead of what has been yielded (with no limit: all, so give a limit for an endless iterable).  An
+        error ends the group, as always.  If the iterable raises, that comes after the results before it.  Leaving
+        the iteration early cancels the goroutines whose results nobody has seen.
+        """
+        instance._check_callable(fn, "Group.map")
+        return self._map(fn, iter(iterable), _getframe(1))
+
+    def cancel(self) -> None:
+        """Cancel all goroutines of the group, and the body if the block is still in it.  That is no error: the block
+        ends normally.  From anywhere; does not wait.
+        """
+        self._lock()
+        victims = self._cancel_locked()
+        self._unlock()
+        self._cancel_all(victims)
+
+    def __enter__(self) -> Self:
+        g = current()
+        scope = None if g is None else Scope()
+        if self._state != NEW:
+            raise GortError("this Group has been used already: make a new one for every with block")
+        if scope is not None:
+            scope.enter("Group")
+        m = instance._machine()
+        self._sched = instance._default() if m is None else m.sched
+        self._g = g
+        self._scope = scope
+        self._state = OPEN
+        return self
+
+    def __exit__(self, _type: object, exc: BaseException | None, _tb: object) -> bool:
+        scope = self._scope
+        if scope is not None:
+            scope.exit(exc)
+        own = None if scope is None else scope.error
+        outside: list[BaseException] = []  # what goes on outwards
+        if exc is not None:
+            self._sort_body(exc, own, outside)
+        while True:
+            try:
+                self._wait()
+                break
+            except BaseException as other:
+                outside.append(other)
+                if isinstance(other, GreenletExit) or sum(isinstance(one, Deadlock) for one in outside) > 1:
+                    break  # the greenlet itself is being destroyed; or nothing can ever run again
+            self.cancel()
+        return self._come_out(exc, outside)
+
+    def __repr__(self) -> str:
+        limit = "" if self._limit is None else f" of at most {self._limit}"
+        return f"<gort.Group {self._state}{', cancelled' if self._cancelled else ''}, {self._alive}{limit} goroutines>"
+
+    # -- children ---------------------------------------------------------------------------------------------------
+
+    def _lock(self) -> None:
+        try:
+            self._latch.pop()
+        except IndexError:
+            contend(self._latch)
+
+    def _unlock(self) -> None:
+        self._latch.append(None)
+
+    def _start(self, fn: Any, args: Any, kw: Any, frame: Any, wait: bool) -> Goroutine[Any] | None:
+        """A new child.  None if there is no place for it, and wait is false."""
+        g: Goroutine[Any] = Goroutine(fn, args, kw, copy_context(), frame.f_code, frame.f_lasti)
+        if not self._admit(g):
+            if not wait:
+                return None
+            self._queue_for_place(g)
+        # The place is ours, and only the end of g gives it back; so nothing may fail between here and its start.
+        g._waiters = [[_Watch(self, g), None, g, None]]
+        if self._cancelled:
+            g.cancel()
+        try:
+            _launch(g, self._sched)
+        except BaseException:  # its runtime is closed, or the system gives no thread
+            g.cancel()
+            self._leave(g)
+            raise
+        return g
+
+    def _admit(self, g: Goroutine[Any], ticket: Ticket | None = None) -> bool:
+        """Take a place for g if there is one; else leave the ticket in the queue."""
+        self._lock()
+        state = self._state
+        room = self._limit is None or self._alive < self._limit
+        if state is OPEN:
+            if room:
+                self._alive += 1
+                self._children[g] = None
+            elif ticket is not None:
+                self._queue.append(ticket)
+        self._unlock()
+        if state is not OPEN:
+            hint = "its with block has ended" if state is ENDED else "use it in a with statement: with Group() as g: g.go(...)"
+            raise GortError(f"this Group cannot start a goroutine: {hint}")
+        return room
+
+    def _queue_for_place(self, g: Goroutine[Any]) -> None:
+        w = waiter()  # raises a pending cancellation, so not under the latch
+        ticket: Ticket = [w, g, self, None]
+        if not self._admit(g, ticket):
+            park(w, ticket, None, "Group.go")
+
+    def _release(self) -> Any:
+        """A place becomes free: the next who waits for one, or None.  Under the latch."""
+        queue = self._queue
+        while queue:
+            ticket = queue.popleft()
+            w = ticket[0]
+            if w is not None:
+                ticket[0] = None
+                self._children[ticket[1]] = None
+                return w
+        self._alive -= 1
+        return None
+
+    def _leave(self, g: Goroutine[Any], error: BaseException | None = None) -> None:
+        """g is no child any more: it has ended (with this error), or could not start."""
+        w = owner = None
+        victims = None
+        self._lock()
+        if self._children.pop(g, self) is None:
+            if error is not None and not (self._cancelled and isinstance(error, GoroutineCancelled)):
+                self._errors.append(error)
+                victims = self._cancel_locked()
+            w = self._release()
+            ticket = self._owner
+            if not self._alive and ticket is not None and ticket[0] is not None:
+                owner = ticket[0]
+                ticket[0] = None
+                self._state = ENDED
+        self._unlock()
+        if w is not None:
+            ready(w)
+        if owner is not None:
+            ready(owner)
+        self._cancel_all(victims)
+
+    def _child_ended(self, g: Goroutine[Any]) -> None:
+        """Called where a child has ended, by the one who stored its outcome: must neither wait nor raise."""
+        if g._value is FAILED:
+            g._asked()  # the block's end reports it
+            self._leave(g, None if _is_cancellation(g._exc) else g._exc)
+        else:
+            self._leave(g)
+
+    def _cancel_locked(self) -> list[Goroutine[Any]] | None:
+        """Whom to cancel; None if that has been done.  Under the latch."""
+        if self._cancelled:
+            return None
+        self._cancelled = True
+        return list(self._children)
+
+    def _cancel_all(self, victims: list[Goroutine[Any]] | None) -> None:
+        if victims is None:
+            return
+        if self._scope is not None:
+            self._scope.cancel("the body of a Group was cancelled: one of its goroutines failed, or cancel() was called")
+        for g in victims:
+            g.cancel()
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        """Wait until there is no child, and end the group.  Raises what is thrown at the owner meanwhile."""
+        w = None
+        while True:
+            self._lock()
+            alive = self._alive
+            if not alive:
+                self._state = ENDED
+            elif w is not None:
+                self._owner = ticket = [w, None, self, None]
+            self._unlock()
+            if not alive:
+                return
+            if w is not None:
+                park(w, ticket, None, "the end of a Group")
+                return  # claimed by the last child, which has ended the group
+            w = waiter()
+
+    def _sort_body(self, exc: BaseException, own: BaseException | None, outside: list[BaseException]) -> None:
+        """The body was left with exc; own is what the group itself raised there.  Is it an error, or from outside?"""
+        rest: BaseException | None = exc
+        if exc is own:
+            return
+        if isinstance(exc, BaseExceptionGroup):
+            outside += [leaf for leaf in _leaves(exc) if isinstance(leaf, Cancelled) and leaf is not own]
+            rest = _without_cancellations(exc)
+        elif not isinstance(exc, Exception):
+            outside.append(exc)  # Cancelled, KeyboardInterrupt, GeneratorExit, SystemExit
+            rest = None
+        self._lock()
+        if rest is not None and not any(rest is error for error in self._errors):
+            if not (self._cancelled and isinstance(rest, GoroutineCancelled)):
+                self._errors.append(rest)
+        victims = self._cancel_locked()
+        self._unlock()
+        self._cancel_all(victims)
+
+    def _come_out(self, exc: BaseException | None, outside: list[BaseException]) -> bool:
+        """What the with statement does: raise, let the body's exception pass (False), or swallow it (True)."""
+        self._lock()
+        self._state = ENDED
+        found, self._errors = self._errors, []
+        self._unlock()
+        errors: list[BaseException] = []
+        for error in found:
+            rest = _without_cancellations(error)
+            if rest is not None and not any(rest is other for other in errors):
+                errors.append(rest)
+        outside = self._widest(outside)
+        if not errors and len(outside) <= 1:
+            if not outside:
+                return True
+            if outside[0] is exc:
+                return False
+            raise outside[0]
+        n = len(errors)
+        text = f"{n} error{'s' if n > 1 else ''} in a Group" if n else "a Group was interrupted"
+        raise BaseExceptionGroup(text, [*outside, *errors]) from None
+
+    def _widest(self, outside: list[BaseException]) -> list[BaseException]:
+        """Leave out the cancellations that end less than another does."""
+        cancels = [one for one in outside if isinstance(one, Cancelled)]
+        if len(cancels) < 2:
+            return outside
+        widest = next((one for one in cancels if one.scope is None), cancels[0])
+        scope = None if widest.scope is None else getattr(self._g, "_scope", None)
+        while scope is not None:  # from the innermost block outwards
+            widest = next((one for one in cancels if one.scope is scope), widest)
+            scope = scope.parent
+        return [one for one in outside if one is widest or not isinstance(one, Cancelled)]
+
+    # -- map --------------------------------------------------------------------------------------------------------
+
+    def _map(self, fn: Callable[[Any], T], items: Iterator[Any], frame: Any) -> Iterator[T]:
+        window: deque[Goroutine[T]] = deque()
+        item = _NOTHING
+        failure: BaseException | None = None
+        more = True
+        try:
+            while True:
+                while more and (self._limit is None or len(window) < self._limit):
+                    if item is _NOTHING:
+                        try:
+                            item = next(items)
+                        except StopIteration:
+                            more = False
+                            break
+                        except Exception as exc:
+                            failure = exc
+                            more = False
+                            break
+                    # Others may have all the places: then the results that we have come first.
+                    g = self._start(fn, (item,), {}, frame, wait=not window)
+                    if g is None:
+                        break
+                    window.append(g)
+                    item = _NOTHING
+                if not window:
+                    break
+                value = window[0].result()
+                window.popleft()
+                yield value
+            if failure is not None:
+                raise failure
+        finally:
+            for g in window:
+                g.cancel()
+
+    # -- as a place where tickets wait: see runtime/wait.py ---------------------------------------------------------
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take back a ticket that nobody has claimed yet; was it so?"""
+        self._lock()
+        alive = ticket[0] is not None
+        ticket[0] = None
+        self._unlock()
+        return alive
+
+    def give_back(self, ticket: Ticket) -> None:
+        """A plain thread was interrupted after it had been given a place: pass that on."""
+        if ticket[1] is not None:
+            self._leave(ticket[1])
+
+    def reason(self, ticket: Ticket) -> str:
+        """What a waiter with this ticket waits for, for people."""
+        if ticket[1] is not None:
+            return f"a place in a Group (limit {self._limit})"
+        return f"the end of a Group ({self._alive} goroutines)"
+
+
+def _is_cancellation(exc: BaseException) -> bool:
+    """Is it a Cancelled, or an exception group of nothing else?"""
+    return all(isinstance(leaf, (Cancelled, GreenletExit)) for leaf in _leaves(exc))
+
+
+def _without_cancellations(exc: BaseException) -> BaseException | None:
+    if isinstance(exc, BaseExceptionGroup) and any(isinstance(leaf, Cancelled) for leaf in _leaves(exc)):
+        return exc.split(Cancelled)[1]
+    return exc
+
+
+def _leaves(exc: BaseException) -> list[BaseException]:
+    """The exceptions in a group, at any depth; the exception itself if it is none."""
+    found = [exc]
+    for one in found:
+        if isinstance(one, BaseExceptionGroup):
+            found += one.exceptions
+    return [one for one in found if not isinstance(one, BaseExceptionGroup)]
+
+
+def _launch(g: Goroutine[Any], sched: Any) -> None:
+    """Start a goroutine object: the second half of `instance.go`, which says why it is as it is."""
+    m = getattr(getcurrent(), "m", None)
+    p = None if m is None else m.p
+    if p is None:
+        (sched if m is None else m.sched).inject(g)
+        return
+    p.lrq.append(g)
+    if m.starter is None:
+        m.queue_starter()
+    if m.p is not p:
+        m.sched.rescue(p)
+    if m.kick:
+        m.sched.sysmon.kick()

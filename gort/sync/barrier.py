@@ -1,0 +1,150 @@
+"""Barrier: wait for each other.
+
+State, under the latch: `_arrived`, how many parties of this round wait, and `_broken`.  Invariant whenever the latch
+is free: `_arrived` is the number of living tickets, and less than the number of parties.  The last one to arrive
+claims all the others and makes the count zero in one step, so the next round may begin before they run; there is no
+second phase in which a fast party could be confused with a slow one.
+
+A round that cannot be completed is broken: when a party gives up (a time-out, a cancellation), all others would wait
+for ever.  So the withdrawal of one ticket claims all others and has BrokenBarrier raised there, and the barrier stays
+broken until `reset`, as threading.Barrier's does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..runtime import overdue as _overdue
+from ..runtime.timers import check_seconds
+from ..runtime.wait import Ticket, give_way, park, ready, ready_throw, waiter
+from .errors import BrokenBarrier
+from .place import Place
+
+overdue = False
+_overdue.register(globals())
+
+
+class Barrier(Place):
+    """A place where a fixed number of parties wait until all have arrived; then all go on, and it may be used again.
+
+    parties is their number.  Raises TypeError or ValueError if it is no whole number above zero.  Like
+    threading.Barrier; Go has none.
+    """
+
+    __slots__ = ("_arrived", "_broken", "_parties")
+
+    def __init__(self, parties: int) -> None:
+        super().__init__()
+        if not isinstance(parties, int) or isinstance(parties, bool):
+            raise TypeError(f"parties must be a whole number, not {type(parties).__name__}")
+        if parties < 1:
+            raise ValueError(f"parties must be at least 1, not {parties}")
+        self._parties = parties
+        self._arrived = 0
+        self._broken = False
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until all parties have arrived; return how many had arrived before (0 to parties - 1).
+
+        timeout is in seconds, None: for ever, 0: do not wait.  Raises TimeoutError, and BrokenBarrier if the barrier
+        is broken or breaks meanwhile.  Who times out or is cancelled breaks it for the others.
+        """
+        if overdue:
+            give_way()
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
+        try:
+            w = waiter()
+        except BaseException:
+            self.abort()  # cancelled before it arrived: it will not come either
+            raise
+        ticket: Ticket = [w, None, self, None]
+        woken: list[Any] = []
+        index = -1
+        latch = self._hold()
+        broken = self._broken
+        if not broken:
+            index = self._arrived
+            if index + 1 == self._parties:
+                self._arrived = 0
+                if self._queue:
+                    woken = self._queue.claim_all()
+            elif timeout is None or timeout > 0:
+                self._arrived = index + 1
+                ticket[1] = index
+                self._enqueue(ticket)
+            else:
+                self._broken = True
+                woken = self._disperse()
+        latch.append(None)
+        if broken:
+            raise BrokenBarrier(f"{self!r} is broken: a party timed out, was cancelled or called abort(); reset() mends it")
+        if index + 1 == self._parties:
+            for other in woken:
+                ready(other)
+            return index
+        if timeout is not None and timeout <= 0:
+            self._tell(woken)
+            raise TimeoutError(f"wait at {self!r}: not all parties are there")
+        return park(w, ticket, timeout, "wait at a Barrier")
+
+    def abort(self) -> None:
+        """Break the barrier: all who wait, and all who come, get BrokenBarrier, until `reset`."""
+        latch = self._hold()
+        self._broken = True
+        woken = self._disperse()
+        latch.append(None)
+        self._tell(woken)
+
+    def reset(self) -> None:
+        """Make the barrier as new.  Those who wait get BrokenBarrier."""
+        latch = self._hold()
+        self._broken = False
+        woken = self._disperse()
+        latch.append(None)
+        self._tell(woken)
+
+    def _disperse(self) -> list[Any]:
+        """Claim all who wait.  Under the latch."""
+        self._arrived = 0
+        return self._queue.claim_all() if self._queue else []
+
+    def _tell(self, woken: list[Any]) -> None:
+        for w in woken:
+            ready_throw(w, BrokenBarrier(f"{self!r} was broken: a party timed out, was cancelled, or called abort() or reset()"))
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take back a ticket that nobody has claimed yet, which breaks the barrier; was it so?"""
+        woken: list[Any] = []
+        latch = self._hold()
+        alive = ticket[0] is not None
+        if alive:
+            ticket[0] = None
+            self._broken = True
+            woken = self._disperse()
+        latch.append(None)
+        self._tell(woken)
+        return alive
+
+    @property
+    def parties(self) -> int:
+        """How many must arrive."""
+        return self._parties
+
+    @property
+    def n_waiting(self) -> int:
+        """How many wait at this moment."""
+        return self._arrived
+
+    @property
+    def broken(self) -> bool:
+        """Is it broken?"""
+        return self._broken
+
+    def __repr__(self) -> str:
+        state = "broken" if self._broken else f"{self._arrived} waiting"
+        return f"<Barrier of {self._parties}, {state}, {self._made()}>"
+
+    def reason(self, ticket: Ticket) -> str:
+        """What a waiter waits for, for people."""
+        return f"wait at {self!r}"
