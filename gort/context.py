@@ -1,4 +1,4 @@
-"""Contexts: a call's deadline, its cancellation and the values that go with it, handed down a tree.  Go: package context.
+"""Contexts: a call's deadline, its cancellation and its values, handed down a tree.  Go: package context.
 
 The idea.  As in Go, a context is never changed, only derived from: `background` is the root of every tree,
 `with_cancel`, `with_timeout` and `with_deadline` give a child that can end before its parent, `with_value` one that
@@ -113,12 +113,14 @@ class _End:
 class _Within(Scope):
     """One ``with ctx:``.  A listener: `tell` is called once, when the context ends."""
 
-    __slots__ = ("before", "ctx")
+    __slots__ = ("before", "ctx", "end")
 
     before: Context
     ctx: Context
+    end: _End
 
     def tell(self, end: _End) -> None:
+        self.end = end
         self.cancel(end.message)
 
 
@@ -137,16 +139,17 @@ class _Done(Chan[Any]):
 class _Later:
     """One `after_func`."""
 
-    __slots__ = ("g",)
+    __slots__ = ("g", "sched")
 
     def __init__(self, g: Goroutine[Any]) -> None:
         self.g = g
+        self.sched = _scheduler()
 
     def tell(self, _end: _End) -> None:
         try:
-            _scheduler().inject(self.g)
+            instance.launch(self.g, self.sched)
         except RuntimeClosed:
-            pass  # it ended at this moment, and with it all its goroutines, this one included
+            pass  # and with the runtime all its goroutines have ended, this one included
 
 
 def _scheduler() -> Any:
@@ -164,10 +167,9 @@ class Context:
     ``with ctx:`` puts a block under it; see the module.  Go: context.Context.
     """
 
-    # _source: the nearest of itself and its ancestors that can end, None if none can; _never: the channel of one that cannot
     __slots__ = ("__weakref__", "_key", "_never", "_parent", "_source", "_value", "_what")
 
-    _source: CancelContext | None
+    _source: CancelContext | None  # the nearest of itself and its ancestors that can end
 
     def __init__(self, parent: Context | None, source: CancelContext | None, what: str) -> None:
         self._parent = parent
@@ -175,7 +177,7 @@ class Context:
         self._what = what
         self._key = _NO_KEY
         self._value: Any = None
-        self._never: Chan[Any] | None = None
+        self._never: Chan[Any] | None = None  # what `done` gives if it cannot end
 
     def done(self) -> Chan[Any]:
         """A channel that is closed when the context ends: for `select`, and to wait for the end.  Go: Done."""
@@ -234,7 +236,7 @@ class Context:
         if source is not None:
             source._unlisten(scope)
         _current.set(scope.before)
-        leave(scope, exc, lambda: self.err() or ContextCancelled())
+        leave(scope, exc, lambda: scope.end.error())
 
     def __repr__(self) -> str:
         ctx: Context | None = self
@@ -419,7 +421,10 @@ def background() -> Context:
 
 
 def current() -> Context:
-    """The context of the innermost ``with`` around the caller, or around the `go` that started it; else background()."""
+    """The context of the innermost ``with`` around the caller, or around the `go` that started it.
+
+    background() if there is none.
+    """
     return _current.get()
 
 
@@ -472,6 +477,7 @@ def cause(ctx: Context) -> BaseException | None:
 def after_func(ctx: Context, fn: Callable[..., Any], /, *args: Any, **kw: Any) -> Callable[[], bool]:
     """Call fn(*args, **kw) in a goroutine of its own when ctx ends (now, if it has).  Go: context.AfterFunc.
 
+    The goroutine belongs to the runtime that after_func was called in: if that has ended by then, nothing is called.
     Returns stop: stop() takes that back, and says whether it came in time (False: the goroutine has been started).
     """
     instance._check_callable(fn, "after_func")
@@ -497,9 +503,7 @@ def after_func(ctx: Context, fn: Callable[..., Any], /, *args: Any, **kw: Any) -
 
 def _check_parent(ctx: Any) -> Context:
     if not isinstance(ctx, Context):
-        raise TypeError(
-            f"a Context is needed, not {type(ctx).__name__}: begin with gort.context.background() or gort.context.current()"
-        )
+        raise TypeError(f"a Context is needed, not {type(ctx).__name__}: begin with context.background() or context.current()")
     return ctx
 
 

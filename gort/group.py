@@ -28,8 +28,8 @@ Invariants, when the latch is free ("alive" counts places that are taken, by gor
 - the owner ends the group, or the last child does, on the owner's behalf, if the owner waits.  Under the latch too, so
   that a `go` either comes before, and is waited for, or finds the group ended.
 
-The end of a child is seen from outside, by a ticket among its joiners (a `_Watch`), not by a wrapper around its function:
-a goroutine that is cancelled before it starts, or dropped by a runtime that closes, never runs a wrapper.
+The end of a child is seen from outside (sync/ending.py), not by a wrapper around its function: a goroutine that is
+cancelled before it starts, or dropped by a runtime that closes, never runs a wrapper.
 
 The owner's end, and why no cancellation is lost there, however many come and whenever.  The body is a `Scope`.  At the
 block's end that scope is left first: from then on nothing of the group's own can interrupt the owner, and what was meant
@@ -51,16 +51,17 @@ from contextvars import copy_context
 from sys import _getframe
 from typing import Any, Self, TypeVar
 
-from greenlet import GreenletExit, getcurrent
+from greenlet import GreenletExit
 
 from .errors import Cancelled, Deadlock, GoroutineCancelled, GortError
 from .runtime import instance
 from .runtime import overdue as _overdue
 from .runtime.carrier import current
 from .runtime.goroutine import FAILED, Goroutine
-from .runtime.latch import contend
 from .runtime.scope import Scope
 from .runtime.wait import Ticket, give_way, park, ready, waiter
+from .sync.ending import on_end
+from .sync.place import Place, Tickets
 
 T = TypeVar("T")
 
@@ -71,30 +72,7 @@ NEW, OPEN, ENDED = "new", "open", "ended"
 _NOTHING: Any = object()
 
 
-class _Watch:
-    """Stands first among those who wait for a child's end, with a waiter's face (runtime/wait.py)."""
-
-    __slots__ = ("g", "group")
-
-    asleep = False
-
-    def __init__(self, group: Group, g: Goroutine[Any]) -> None:
-        self.group = group
-        self.g = g
-
-    @property
-    def ready(self) -> _Watch:
-        return self
-
-    @property
-    def m(self) -> _Watch:
-        return self
-
-    def append(self, _item: Any) -> None:
-        self.group._child_ended(self.g)
-
-
-class Group:
+class Group(Place):
     """A block that goroutines belong to: it is left when all of them have ended.
 
     ::
@@ -109,10 +87,7 @@ class Group:
     Raises ValueError unless limit is at least 1.
     """
 
-    __slots__ = (
-        "__weakref__", "_alive", "_cancelled", "_children", "_errors", "_g", "_latch", "_limit", "_owner", "_queue",
-        "_sched", "_scope", "_state",
-    )  # fmt: skip
+    __slots__ = ("_alive", "_cancelled", "_children", "_errors", "_g", "_limit", "_owner", "_sched", "_scope", "_state")
 
     def __init__(self, limit: int | None = None) -> None:
         if limit is not None:
@@ -120,15 +95,14 @@ class Group:
                 raise TypeError(f"limit must be a whole number or None, not {type(limit).__name__}")
             if limit < 1:
                 raise ValueError(f"limit must be at least 1 (None: no limit), not {limit}")
+        super().__init__()  # in `_queue` stand those who wait for a place
         self._limit = limit
-        self._latch: list[None] = [None]
         self._state = NEW
         self._alive = 0
         self._cancelled = False
         self._children: dict[Goroutine[Any], None] = {}
         self._errors: list[BaseException] = []
-        self._queue: deque[Ticket] = deque()  # of those who wait for a place
-        self._owner: Ticket | None = None  # of the one who waits for the end
+        self._owner = Tickets()  # the one who waits for the end
         self._scope: Scope | None = None
         self._g: Goroutine[Any] | None = None
         self._sched: Any = None
@@ -163,9 +137,9 @@ class Group:
         """Cancel all goroutines of the group, and the body if the block is still in it.  That is no error: the block
         ends normally.  From anywhere; does not wait.
         """
-        self._lock()
+        latch = self._hold()
         victims = self._cancel_locked()
-        self._unlock()
+        latch.append(None)
         self._cancel_all(victims)
 
     def __enter__(self) -> Self:
@@ -207,15 +181,6 @@ class Group:
 
     # -- children ---------------------------------------------------------------------------------------------------
 
-    def _lock(self) -> None:
-        try:
-            self._latch.pop()
-        except IndexError:
-            contend(self._latch)
-
-    def _unlock(self) -> None:
-        self._latch.append(None)
-
     def _start(self, fn: Any, args: Any, kw: Any, frame: Any, wait: bool) -> Goroutine[Any] | None:
         """A new child.  None if there is no place for it, and wait is false."""
         g: Goroutine[Any] = Goroutine(fn, args, kw, copy_context(), frame.f_code, frame.f_lasti)
@@ -224,11 +189,11 @@ class Group:
                 return None
             self._queue_for_place(g)
         # The place is ours, and only the end of g gives it back; so nothing may fail between here and its start.
-        g._waiters = [[_Watch(self, g), None, g, None]]
+        on_end(g, lambda: self._child_ended(g))
         if self._cancelled:
             g.cancel()
         try:
-            _launch(g, self._sched)
+            instance.launch(g, self._sched)
         except BaseException:  # its runtime is closed, or the system gives no thread
             g.cancel()
             self._leave(g)
@@ -237,7 +202,7 @@ class Group:
 
     def _admit(self, g: Goroutine[Any], ticket: Ticket | None = None) -> bool:
         """Take a place for g if there is one; else leave the ticket in the queue."""
-        self._lock()
+        latch = self._hold()
         state = self._state
         room = self._limit is None or self._alive < self._limit
         if state is OPEN:
@@ -245,8 +210,8 @@ class Group:
                 self._alive += 1
                 self._children[g] = None
             elif ticket is not None:
-                self._queue.append(ticket)
-        self._unlock()
+                self._enqueue(ticket)
+        latch.append(None)
         if state is not OPEN:
             hint = "its with block has ended" if state is ENDED else "use it in a with statement: with Group() as g: g.go(...)"
             raise GortError(f"this Group cannot start a goroutine: {hint}")
@@ -258,35 +223,25 @@ class Group:
         if not self._admit(g, ticket):
             park(w, ticket, None, "Group.go")
 
-    def _release(self) -> Any:
-        """A place becomes free: the next who waits for one, or None.  Under the latch."""
-        queue = self._queue
-        while queue:
-            ticket = queue.popleft()
-            w = ticket[0]
-            if w is not None:
-                ticket[0] = None
-                self._children[ticket[1]] = None
-                return w
-        self._alive -= 1
-        return None
-
     def _leave(self, g: Goroutine[Any], error: BaseException | None = None) -> None:
         """g is no child any more: it has ended (with this error), or could not start."""
-        w = owner = None
-        victims = None
-        self._lock()
+        w = owner = victims = None
+        latch = self._hold()
         if self._children.pop(g, self) is None:
             if error is not None and not (self._cancelled and isinstance(error, GoroutineCancelled)):
                 self._errors.append(error)
                 victims = self._cancel_locked()
-            w = self._release()
-            ticket = self._owner
-            if not self._alive and ticket is not None and ticket[0] is not None:
-                owner = ticket[0]
-                ticket[0] = None
-                self._state = ENDED
-        self._unlock()
+            ticket = self._queue.head() if self._queue else None
+            if ticket is not None:  # its place goes to the first who waits for one
+                self._children[ticket[1]] = None
+                w = self._queue.claim()
+            else:
+                self._alive -= 1
+                if not self._alive:
+                    owner = self._owner.claim()
+                    if owner is not None:
+                        self._state = ENDED
+        latch.append(None)
         if w is not None:
             ready(w)
         if owner is not None:
@@ -322,13 +277,14 @@ class Group:
         """Wait until there is no child, and end the group.  Raises what is thrown at the owner meanwhile."""
         w = None
         while True:
-            self._lock()
+            latch = self._hold()
             alive = self._alive
             if not alive:
                 self._state = ENDED
             elif w is not None:
-                self._owner = ticket = [w, None, self, None]
-            self._unlock()
+                ticket: Ticket = [w, None, self, None]
+                self._owner.append(ticket)
+            latch.append(None)
             if not alive:
                 return
             if w is not None:
@@ -347,20 +303,20 @@ class Group:
         elif not isinstance(exc, Exception):
             outside.append(exc)  # Cancelled, KeyboardInterrupt, GeneratorExit, SystemExit
             rest = None
-        self._lock()
+        latch = self._hold()
         if rest is not None and not any(rest is error for error in self._errors):
             if not (self._cancelled and isinstance(rest, GoroutineCancelled)):
                 self._errors.append(rest)
         victims = self._cancel_locked()
-        self._unlock()
+        latch.append(None)
         self._cancel_all(victims)
 
     def _come_out(self, exc: BaseException | None, outside: list[BaseException]) -> bool:
         """What the with statement does: raise, let the body's exception pass (False), or swallow it (True)."""
-        self._lock()
+        latch = self._hold()
         self._state = ENDED
         found, self._errors = self._errors, []
-        self._unlock()
+        latch.append(None)
         errors: list[BaseException] = []
         for error in found:
             rest = _without_cancellations(error)
@@ -426,15 +382,10 @@ class Group:
             for g in window:
                 g.cancel()
 
-    # -- as a place where tickets wait: see runtime/wait.py ---------------------------------------------------------
+    # -- as a place where tickets wait: see sync/place.py ---------------------------------------------------------
 
-    def withdraw(self, ticket: Ticket) -> bool:
-        """Take back a ticket that nobody has claimed yet; was it so?"""
-        self._lock()
-        alive = ticket[0] is not None
-        ticket[0] = None
-        self._unlock()
-        return alive
+    def _home(self, ticket: Ticket) -> Tickets:
+        return self._owner if ticket[1] is None else super()._home(ticket)
 
     def give_back(self, ticket: Ticket) -> None:
         """A plain thread was interrupted after it had been given a place: pass that on."""
@@ -466,19 +417,3 @@ def _leaves(exc: BaseException) -> list[BaseException]:
         if isinstance(one, BaseExceptionGroup):
             found += one.exceptions
     return [one for one in found if not isinstance(one, BaseExceptionGroup)]
-
-
-def _launch(g: Goroutine[Any], sched: Any) -> None:
-    """Start a goroutine object: the second half of `instance.go`, which says why it is as it is."""
-    m = getattr(getcurrent(), "m", None)
-    p = None if m is None else m.p
-    if p is None:
-        (sched if m is None else m.sched).inject(g)
-        return
-    p.lrq.append(g)
-    if m.starter is None:
-        m.queue_starter()
-    if m.p is not p:
-        m.sched.rescue(p)
-    if m.kick:
-        m.sched.sysmon.kick()

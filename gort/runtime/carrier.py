@@ -18,8 +18,8 @@ Invariant, at every switch: if the LRQ is not empty then a starter is in `ready`
 - the starter, when switched to, takes a fresh goroutine, and if there are more, first puts another starter to the
   *front* of `ready`: should this goroutine park, the LRQ's turn goes on;
 - a goroutine that ends with the starter at the front of `ready` goes on with the next fresh one in the same loop;
-- every 61st time the turn ends: the global queue is asked first, the starter moves to the end, the others run (and if
-  the starter is the hub, it runs, and looks at timers and all else).
+- every 61st start the turn ends, whether goroutines end or park: the global queue is asked first, the starter moves to
+  the end, the others run (and if the starter is the hub, it looks at timers and all else when it gets there).
 
 So 100,000 goroutines that return at once are run by one carrier without a switch, and started goroutines wait for at
 most 61 starts.  Only the machine's own thread touches `starter`, `free` and the front of `ready` (sysmon may put the
@@ -82,7 +82,10 @@ class Carrier(greenlet):
             m.started = n
             if m.starter is None and p is not None and p.lrq:
                 m.starter = starter = m.free.pop() if m.free else m.hub
-                ready.appendleft(starter)
+                if n % TURN:
+                    ready.appendleft(starter)
+                else:
+                    ready.append(starter)
 
             # -- run it
             self.g = g
@@ -92,7 +95,7 @@ class Carrier(greenlet):
             try:
                 value = g.fn(*g.args, **g.kw)
             except BaseException as exc:
-                g.fail(exc, m.sched)
+                g.fail(exc, m.sched)  # raises nothing, whatever exc is like
                 value = FAILED
                 ends = isinstance(exc, GreenletExit)  # the greenlet itself is to end (the interpreter does, say)
             if FREE_THREADED:
@@ -102,7 +105,7 @@ class Carrier(greenlet):
                 if g._waiters is not None:
                     g.wake_joiners()
             g.args = g.kw = g.ctx = None
-            self.g = self.pending = None
+            self.g = self.pending = self.inner = None
             g = value = None
             if ends:
                 m.carriers.discard(self)
@@ -113,9 +116,10 @@ class Carrier(greenlet):
                 if n % TURN:
                     if ready[0] is m.starter:
                         continue
-                elif m.starter is not m.hub and ready[0] is m.starter:
-                    ready.append(ready.popleft())
+                else:
                     if ready[0] is m.starter:
+                        ready.append(ready.popleft())
+                    if ready[0] is m.starter and m.starter is not m.hub:
                         continue
             elif not ready:
                 continue
@@ -126,7 +130,6 @@ class Carrier(greenlet):
         """Let the machine go on without us until we are the starter again.  False: end for good."""
         m = self.m
         self.gr_context = None
-        self.inner = None
         if len(m.free) >= MAX_FREE or not m.alive:
             m.carriers.discard(self)
             return False

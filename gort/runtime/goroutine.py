@@ -118,8 +118,12 @@ class Goroutine(Generic[T]):
         try:
             return self._name
         except AttributeError:
+            pass
+        try:
             fn = getattr(self.fn, "func", self.fn)  # functools.partial
-            return getattr(fn, "__qualname__", None) or type(fn).__qualname__
+            return str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)
+        except Exception:  # a callable that answers every question with an error
+            return type(self.fn).__qualname__
 
     @name.setter
     def name(self, value: str) -> None:
@@ -284,20 +288,22 @@ class Goroutine(Generic[T]):
             self.wake_joiners()
 
     def fail(self, exc: BaseException, sched: Any) -> None:
-        """Keep the exception its function raised; the caller then finishes with FAILED."""
+        """Keep the exception its function raised; the caller then finishes with FAILED.  Never raises."""
         tb = exc.__traceback__
         if tb is not None:
             tb = tb.tb_next  # leave out the carrier's own frame
-            exc.__traceback__ = tb
+            # Not by assignment: an exception class may forbid that, by a frozen dataclass for example.
+            BaseException.with_traceback(exc, tb)
         self._tb = tb
         self._exc = exc
         if isinstance(exc, (Cancelled, GreenletExit, SystemExit)) or (sched is not None and sched.main is self):
             return  # `run` always asks main
+        label = self.describe()
         try:
-            exc.add_note(f"In {self.describe()}")
+            exc.add_note(f"In {label}")
         except Exception:
-            pass  # an exception class may forbid attributes; the report names the goroutine anyway
-        self._unasked = Unasked(exc, self.describe(), sched)
+            pass  # likewise; the report names the goroutine anyway
+        self._unasked = Unasked(exc, label, sched)
 
 
 def _cancelled_before_start(*args: Any, **kw: Any) -> None:

@@ -33,7 +33,7 @@ from greenlet import getcurrent
 
 from ..errors import Cancelled
 from . import overdue
-from .carrier import Carrier
+from .carrier import TURN, Carrier
 from .goroutine import PENDING, Goroutine
 from .processor import Processor
 from .timers import INFINITY
@@ -166,10 +166,7 @@ class Machine:
         at its next blocking operation.  On this machine's own thread, so each is suspended or the one that runs.
         """
         if g is None:
-            for carrier in list(self.carriers):
-                g = carrier.g
-                if g is not None and g.id <= self.sched.wave:
-                    self.deliver(g, Cancelled(f"{g.describe()} was cancelled: the main goroutine has ended, or its Runtime was closed"))
+            self._deliver_all()
             return
         carrier = g.carrier
         if g._value is not PENDING:
@@ -193,6 +190,28 @@ class Machine:
             carrier.pending = exc
             if not self._throw(carrier):
                 self.undelivered.append(carrier)
+
+    def _deliver_all(self) -> None:
+        # One pass over the ready queue for all of them, where `_throw` would search it for each.
+        ready = self.ready
+        queue = [ready.popleft() for _ in range(len(ready))]
+        gave_way = {w for w in queue if type(w) is Carrier and w.wait is None and w.g is not None}
+        for carrier in list(self.carriers):
+            g = carrier.g
+            if g is None or g.id > self.sched.wave:
+                continue
+            exc = Cancelled(f"{g.describe()} was cancelled: the main goroutine has ended, or its Runtime was closed")
+            if carrier not in gave_way or carrier.pending is not None or hasattr(g, "_cancelled") or getattr(g, "_shields", 0):
+                gave_way.discard(carrier)
+                self.deliver(g, exc)
+            else:
+                g._cancelled = True
+                carrier.pending = exc
+                self.throws.append((carrier, exc))
+        gave_way = {w for w in gave_way if w.pending is not None and w.g.id <= self.sched.wave}
+        ready.extend(w for w in queue if w not in gave_way)
+        if self.throws:
+            ready.append(self.hub)
 
     def advance(self, carrier: Carrier) -> None:
         """Its pending exception has been raised, or taken back: the next one, if there is one."""
@@ -257,9 +276,11 @@ class Machine:
         while True:
             if self.starter is self.hub:  # it is the LRQ's turn, and there was no idle carrier: make one
                 self.starter = None
-                if not throws and self.p is not None and self.p.lrq:
+                quick = not (throws or self.probed or self.mail or not self.started % TURN)
+                if quick and self.p is not None and self.p.lrq:
                     (self.free.pop() if self.free else self.new_carrier()).switch()
                     continue
+            probed = self.probed
             self.probed = self.stuck = False
             if self.mail:
                 self._read_mail()
@@ -269,14 +290,16 @@ class Machine:
                     break
                 w.wait = None
                 owner = getattr(w, "carrier", w)
-                if owner.pending is exc:
-                    self.advance(owner)
                 if isinstance(exc, Cancelled):
                     exc.raised = True
+                if owner.pending is exc:
+                    self.advance(owner)
+                if throws:
+                    ready.append(self.hub)
                 w.throw(exc)
                 w = exc = owner = None
                 continue
-            if self.undelivered:
+            if self.undelivered and (probed or len(self.undelivered) < 8):  # many: once a slice is enough
                 self._retry()
             p = self.p
             now = monotonic()

@@ -51,11 +51,11 @@ def report(exc: BaseException, label: str) -> None:
     args = ExceptHookArgs(exc_type=type(exc), exc_value=exc, exc_traceback=exc.__traceback__, goroutine=label)
     try:
         current_hook[0](args)
-    except Exception:
+    except BaseException:  # also what is no Exception: this must not fail, or its failure would be reported in turn
         try:
             sys.stderr.write(f"gort.excepthook failed for {label}:\n")
             traceback.print_exc()
-        except Exception:
+        except BaseException:
             pass  # stderr itself is gone
 
 

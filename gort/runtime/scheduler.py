@@ -263,7 +263,9 @@ class Scheduler:
             other.wake()
         else:
             self.idle.append(p)
-            if p.lrq:  # put there by a machine that had lost this P: see `rescue`
+            # An LRQ with something in it: put there by a machine that had lost this P (see `rescue`).  Timers and
+            # nobody to keep them: the keeper ends.
+            if p.lrq or (p.keeper is None and p.timers.heap and self.ms):
                 self._assign(p)
 
     def _retire(self, p: Processor) -> None:
@@ -414,7 +416,7 @@ class Scheduler:
             for carrier in list(m.carriers):
                 g = carrier.g
                 if g is not None:
-                    if g.id <= wave:
+                    if hasattr(g, "_cancelled"):
                         return
                     late = True
         with self.lock:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import Cancelled
 from ..runtime import overdue as _overdue
 from ..runtime.timers import check_seconds
 from ..runtime.wait import Ticket, give_way, park, ready, ready_throw, waiter
 from .errors import BrokenBarrier
-from .place import Place
+from .place import Place, check_count
 
 overdue = False
 _overdue.register(globals())
@@ -33,12 +34,11 @@ class Barrier(Place):
 
     __slots__ = ("_arrived", "_broken", "_parties")
 
+    _verb = "wait at"
+
     def __init__(self, parties: int) -> None:
         super().__init__()
-        if not isinstance(parties, int) or isinstance(parties, bool):
-            raise TypeError(f"parties must be a whole number, not {type(parties).__name__}")
-        if parties < 1:
-            raise ValueError(f"parties must be at least 1, not {parties}")
+        check_count(parties, "parties", 1)
         self._parties = parties
         self._arrived = 0
         self._broken = False
@@ -53,40 +53,40 @@ class Barrier(Place):
             give_way()
         if timeout is not None:
             timeout = check_seconds(timeout, "timeout")
-        try:
-            w = waiter()
-        except BaseException:
-            self.abort()  # cancelled before it arrived: it will not come either
-            raise
-        ticket: Ticket = [w, None, self, None]
-        woken: list[Any] = []
-        index = -1
-        latch = self._hold()
-        broken = self._broken
-        if not broken:
+        hopeless = timeout is not None and timeout <= 0
+        w = None
+        while True:
+            woken: list[Any] = []
+            latch = self._hold()
+            broken = self._broken
             index = self._arrived
-            if index + 1 == self._parties:
-                self._arrived = 0
-                if self._queue:
-                    woken = self._queue.claim_all()
-            elif timeout is None or timeout > 0:
+            last = not broken and index + 1 == self._parties
+            if last:
+                woken = self._disperse()
+            elif not broken and w is not None:
                 self._arrived = index + 1
-                ticket[1] = index
+                ticket: Ticket = [w, index, self, None]
                 self._enqueue(ticket)
-            else:
+            elif not broken and hopeless:
                 self._broken = True
                 woken = self._disperse()
-        latch.append(None)
-        if broken:
-            raise BrokenBarrier(f"{self!r} is broken: a party timed out, was cancelled or called abort(); reset() mends it")
-        if index + 1 == self._parties:
-            for other in woken:
-                ready(other)
-            return index
-        if timeout is not None and timeout <= 0:
-            self._tell(woken)
-            raise TimeoutError(f"wait at {self!r}: not all parties are there")
-        return park(w, ticket, timeout, "wait at a Barrier")
+            latch.append(None)
+            if broken:
+                raise BrokenBarrier(f"{self!r}: a party timed out, was cancelled or called abort(); reset() mends it")
+            if last:
+                for other in woken:
+                    ready(other)
+                return index
+            if w is not None:
+                return park(w, ticket, timeout, "wait at a Barrier")
+            if hopeless:
+                self._tell(woken)
+                raise TimeoutError(f"wait at {self!r}: not all parties are there")
+            try:
+                w = waiter()  # raises a pending cancellation, so only now that it has to wait
+            except Cancelled:
+                self.abort()  # it has not arrived, and will not
+                raise
 
     def abort(self) -> None:
         """Break the barrier: all who wait, and all who come, get BrokenBarrier, until `reset`."""
@@ -111,7 +111,8 @@ class Barrier(Place):
 
     def _tell(self, woken: list[Any]) -> None:
         for w in woken:
-            ready_throw(w, BrokenBarrier(f"{self!r} was broken: a party timed out, was cancelled, or called abort() or reset()"))
+            error = BrokenBarrier(f"{self!r}: a party timed out, was cancelled, or called abort() or reset()")
+            ready_throw(w, error)
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Take back a ticket that nobody has claimed yet, which breaks the barrier; was it so?"""
@@ -144,7 +145,3 @@ class Barrier(Place):
     def __repr__(self) -> str:
         state = "broken" if self._broken else f"{self._arrived} waiting"
         return f"<Barrier of {self._parties}, {state}, {self._made()}>"
-
-    def reason(self, ticket: Ticket) -> str:
-        """What a waiter waits for, for people."""
-        return f"wait at {self!r}"

@@ -60,7 +60,7 @@ class Cond(Place):
             lock._code, lock._lasti = self._code, self._lasti  # for people, it was made where we were
         for name in ("lock", "unlock"):
             if not callable(getattr(lock, name, None)):
-                raise TypeError(f"a Cond needs a lock with lock() and unlock(), such as a gort Mutex, not {type(lock).__name__}")
+                raise TypeError(f"a Cond needs a lock with lock() and unlock(), not {type(lock).__name__}")
         self._lock = lock
 
     @property
@@ -189,7 +189,3 @@ class Cond(Place):
 
     def __repr__(self) -> str:
         return f"<Cond {self._waiting()} waiting, {self._made()}>"
-
-    def reason(self, ticket: Ticket) -> str:
-        """What a waiter waits for, for people."""
-        return f"wait for {self!r}"

@@ -74,7 +74,3 @@ class Event(Place):
 
     def __repr__(self) -> str:
         return f"<Event {'set' if self._flag else 'not set'}, {self._waiting()} waiting, {self._made()}>"
-
-    def reason(self, ticket: Ticket) -> str:
-        """What a waiter waits for, for people."""
-        return f"wait for {self!r}"

@@ -25,7 +25,7 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from ..runtime.carrier import current
+from ..runtime.carrier import Carrier, current
 from .ending import on_end
 
 _get = object.__getattribute__
@@ -46,10 +46,8 @@ def _forget(ref: weakref.ref[_Store], number: int) -> None:
 
 def _values(self: local) -> dict[str, Any]:
     """The attributes of whoever is calling."""
-    try:
-        g = getcurrent().g  # type: ignore[attr-defined]
-    except AttributeError:
-        g = current()
+    w: Any = getcurrent()
+    g = w.g if type(w) is Carrier else current()
     if g is not None:
         store = _get(self, "_local_store")
         values = store.get(g.id)

@@ -28,7 +28,7 @@ from ..runtime import overdue as _overdue
 from ..runtime.timers import check_seconds
 from ..runtime.wait import Ticket, give_way, park, ready, waiter
 from .errors import SyncError
-from .place import Place
+from .place import Place, check_function
 
 T = TypeVar("T")
 
@@ -56,6 +56,7 @@ class Once(Place):
             give_way()
         if self._ended:
             return
+        check_function(fn, "Once.do")
         if timeout is not None:
             timeout = check_seconds(timeout, "timeout")
         me = getcurrent()
@@ -103,10 +104,6 @@ class Once(Place):
         state = "done" if self._ended else "not started" if self._runner is None else "running"
         return f"<Once {state}, {self._waiting()} waiting, {self._made()}>"
 
-    def reason(self, ticket: Ticket) -> str:
-        """What a waiter waits for, for people."""
-        return f"wait for {self!r}"
-
 
 def once(fn: Callable[[], T]) -> Callable[[], T]:
     """A decorator: the function runs once, and every call gets what that run returned or raised.
@@ -115,8 +112,7 @@ def once(fn: Callable[[], T]) -> Callable[[], T]:
     object is raised to every caller.  If the run was cancelled, later calls raise SyncError.  Raises TypeError if fn
     cannot be called.  Go: sync.OnceFunc, sync.OnceValue.
     """
-    if not callable(fn):
-        raise TypeError(f"once needs a function, not {type(fn).__name__}")
+    check_function(fn, "once")
     only = Once()
     value: Any = None
     error: BaseException | None = None
@@ -139,6 +135,6 @@ def once(fn: Callable[[], T]) -> Callable[[], T]:
         if isinstance(error, Exception):
             raise error.with_traceback(tb)
         name = getattr(fn, "__qualname__", repr(fn))
-        raise SyncError(f"the only run of once({name}) was ended by {type(error).__name__}, so it has no result") from error
+        raise SyncError(f"the only run of once({name}) was ended by {type(error).__name__}: no result") from error
 
     return wrapper

@@ -43,6 +43,20 @@ from ..runtime.wait import Ticket, ready
 _SWEEP = 32  # dead tickets that a queue may hold before it is swept
 
 
+def check_count(n: Any, name: str, least: int) -> None:
+    """Raise TypeError or ValueError that says name, unless n is a whole number and not less than least."""
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise TypeError(f"{name} must be a whole number, not {type(n).__name__}")
+    if n < least:
+        raise ValueError(f"{name} must be at least {least}, not {n}")
+
+
+def check_function(fn: Any, what: str) -> None:
+    """Raise TypeError that says what needs it, unless fn can be called."""
+    if not callable(fn):
+        raise TypeError(f"{what} needs a function to call, not {type(fn).__name__}")
+
+
 class Tickets(deque[Ticket]):
     """Waiting tickets, oldest first, the dead among them.  To be changed under the latch of the place they wait at."""
 
@@ -107,6 +121,8 @@ class Place:
 
     __slots__ = ("__weakref__", "_code", "_lasti", "_latch", "_queue")
 
+    _verb = "wait for"  # what its waiters do, for people
+
     def __init__(self) -> None:
         self._latch: list[None] = [None]
         self._queue: Tickets | None = None  # made when first somebody waits: most primitives never see a waiter
@@ -163,4 +179,4 @@ class Place:
 
     def reason(self, ticket: Ticket) -> str:
         """What the waiter with this ticket waits for, for people."""
-        return f"sync.{self!r}"
+        return f"{self._verb} {self!r}"

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from .semaphore import _check_count
+from .place import check_count
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Pool(Generic[T]):
     def __init__(self, new: Callable[[], T] | None = None, *, limit: int = 64) -> None:
         if new is not None and not callable(new):
             raise TypeError(f"new must be a function that makes one, not {type(new).__name__}")
-        _check_count(limit, "limit", 0)
+        check_count(limit, "limit", 0)
         self.new = new
         self._idle: deque[T] = deque(maxlen=limit)
 

@@ -150,7 +150,7 @@ class RWMutex(Place):
                 woken = [self._next_writer()]
         latch.append(None)
         if not right:
-            raise SyncError(f"unlock of {self!r}, which no writer holds: unlock once for every lock, best by `with rw.write():`")
+            raise SyncError(f"unlock of {self!r}, which no writer holds: call unlock once for every lock")
         for w in woken:
             ready(w)
 
@@ -238,7 +238,7 @@ class RWMutex(Place):
 
 
 class ReadSide:
-    """The reading side of an RWMutex as a lock: `lock`, `unlock`, `try_lock`, `with`.  Go: the sync.Locker of RLocker."""
+    """The reading side of an RWMutex as a lock: `lock`, `unlock`, `try_lock`, `with`.  Go: what RLocker returns."""
 
     __slots__ = ("_rw", "_timeout")
 

@@ -20,17 +20,10 @@ from ..runtime.latch import contend
 from ..runtime.timers import check_seconds
 from ..runtime.wait import Ticket, give_way, park, ready, waiter
 from .errors import SyncError
-from .place import Place
+from .place import Place, check_count
 
 overdue = False
 _overdue.register(globals())
-
-
-def _check_count(n: Any, name: str, least: int) -> None:
-    if not isinstance(n, int) or isinstance(n, bool):
-        raise TypeError(f"{name} must be a whole number of permits, not {type(n).__name__}")
-    if n < least:
-        raise ValueError(f"{name} must be at least {least}, not {n}")
 
 
 class Semaphore(Place):
@@ -46,7 +39,7 @@ class Semaphore(Place):
 
     def __init__(self, permits: int = 1, *, bounded: bool = True) -> None:
         super().__init__()
-        _check_count(permits, "permits", 1 if bounded else 0)
+        check_count(permits, "permits", 1 if bounded else 0)
         self._free = permits
         self._size: int | None = permits if bounded else None
 
@@ -83,7 +76,7 @@ class Semaphore(Place):
         Raises SyncError if more would be given back than were acquired.  Go: Weighted.Release.
         """
         if n != 1 or type(n) is not int:
-            _check_count(n, "n", 1)
+            check_count(n, "n", 1)
         woken: list[Any] | None = None
         latch = self._latch
         try:
@@ -115,9 +108,9 @@ class Semaphore(Place):
         return self._free
 
     def _check(self, n: int) -> None:
-        _check_count(n, "n", 1)
+        check_count(n, "n", 1)
         if self._size is not None and n > self._size:
-            raise ValueError(f"acquire({n}) would wait for ever: there are only {self._size} permits; make the semaphore larger")
+            raise ValueError(f"acquire({n}) would wait for ever: there are only {self._size} permits")
 
     def _acquire_slowly(self, n: int, timeout: float | None) -> None:
         if timeout is not None:

@@ -18,14 +18,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
+from time import monotonic
 from typing import Any, TypeVar
 
 from greenlet import getcurrent
 
 from ..runtime import overdue as _overdue
+from ..runtime.timers import check_seconds, deadline
 from ..runtime.wait import give_way
 from .errors import SyncError
 from .event import Event
+from .place import check_function
 
 T = TypeVar("T")
 
@@ -68,6 +71,11 @@ class SingleFlight:
         """
         if overdue:
             give_way()
+        check_function(fn, "SingleFlight.do")
+        until = None
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
+            until = deadline(timeout)
         me = getcurrent()
         while True:
             with self._lock:
@@ -87,7 +95,9 @@ class SingleFlight:
                 return call.value, True
             if isinstance(error, Exception):
                 raise error.with_traceback(call.tb)
-            # Its leader was cancelled: ask again.  (The time begins again, too.)
+            # Its leader was cancelled: ask again.
+            if until is not None:
+                timeout = max(0.0, until - monotonic())
 
     def _lead(self, call: _Call, fn: Callable[[], T]) -> tuple[T, bool]:
         try:

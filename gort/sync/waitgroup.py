@@ -49,8 +49,8 @@ class WaitGroup(Place):
         Call it before what it counts begins, not in it: else a `wait` may come first.  Raises SyncError, and changes
         nothing, if the count would fall below zero.  Go: WaitGroup.Add.
         """
-        if type(n) is not int:
-            raise TypeError(f"WaitGroup.add needs a whole number, not {type(n).__name__}")
+        if not isinstance(n, int):
+            raise TypeError(f"n must be a whole number, not {type(n).__name__}")
         if not self._add(n):
             raise SyncError(f"{self!r} would fall below zero by add({n}): call done() once for everything added")
 
@@ -118,16 +118,12 @@ class WaitGroup(Place):
         return g
 
     def _ended(self) -> None:
-        """A goroutine started by `go` has ended.  In the middle of the scheduler, so an error is reported, not raised."""
+        """A goroutine started by `go` has ended.  Called by the scheduler: errors are reported, not raised."""
         if not self._add(-1):
-            error = SyncError(f"{self!r}: done() was called for a goroutine started by WaitGroup.go, which counts itself")
+            error = SyncError(f"{self!r}: done() was called for a goroutine of WaitGroup.go, which counts itself")
             sched = instance._current()
             if sched is None or not sched.add_report(error, "WaitGroup.go"):
                 report(error, "WaitGroup.go")
 
     def __repr__(self) -> str:
         return f"<WaitGroup at {self._count}, {self._waiting()} waiting, {self._made()}>"
-
-    def reason(self, ticket: Ticket) -> str:
-        """What a waiter waits for, for people."""
-        return f"wait for {self!r}"

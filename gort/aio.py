@@ -1,0 +1,261 @@
+"""asyncio: run a coroutine from a goroutine, await a goroutine from a coroutine.
+
+The idea.  asyncio's loop needs a thread of its own; goroutines must not hold theirs.  So the loop runs in a plain
+thread (one for the program, started when first needed, or wherever the program runs its own), and the two worlds meet
+at a hand-over: `run` puts a coroutine on the loop with ``call_soon_threadsafe`` and parks on a future; `wait` has the
+loop told when a goroutine has ended.
+
+Cancelling crosses over and waits.  When a goroutine that stands in `run` is cancelled, or its time-out is over, the
+task is cancelled and the goroutine goes on only when the task has ended, its ``finally`` blocks included; so it is
+with a task that stands in `wait`, whose goroutine is cancelled.  This is what ``await task`` does within asyncio, and
+what makes "after the call nothing of it still runs" true on both sides.  Who does not want it writes
+``asyncio.shield(gort.aio.wait(g))``, or starts a goroutine of its own for the coroutine.
+
+What an outcome becomes on the other side.  Values and exceptions cross as they are.  What was *cancelled from within*
+(the task by its own loop, the goroutine by another) has no result; whoever asks for it gets an ordinary exception
+(`concurrent.futures.CancelledError`, `GoroutineCancelled`), because he himself is not cancelled.
+
+Contexts: the coroutine runs in a copy of the goroutine's context, and a goroutine started by a task in a copy of the
+task's; what is set there stays there.
+
+Order of calls: a loop runs what was handed to it in order, so a cancellation, handed over later than the start, finds
+the task made.
+
+Refused: `asyncio.run_coroutine_threadsafe`, whose future is "cancelled" before its task has ended, so that nobody can
+wait for that end; an event loop built on goroutines (it would be a third loop to know, and uvloop users have theirs).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import inspect
+import os
+import threading
+from collections.abc import Awaitable, Coroutine
+from contextvars import Context, copy_context
+from typing import Any, TypeVar
+
+from .errors import GortError, ThreadLimit
+from .futures import settle
+from .runtime import instance
+from .runtime.goroutine import Goroutine
+from .runtime.scope import Shield
+from .runtime.timers import check_seconds
+from .sync.ending import on_end
+
+__all__ = ["run", "wait"]
+
+T = TypeVar("T")
+
+
+# -- from a goroutine: run a coroutine -------------------------------------------------------------------------------
+
+
+class _Call:
+    """A coroutine on its way through the loop, and the future on which its caller parks."""
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop, ctx: Context) -> None:
+        self.coro = coro
+        self.loop = loop
+        self.ctx = ctx
+        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self.task: asyncio.Task[Any] | None = None
+
+    def start(self) -> None:
+        """On the loop: make it a task."""
+        try:
+            self.task = self.loop.create_task(self.coro, context=self.ctx)
+        except BaseException as exc:
+            self.coro.close()
+            self.future.set_exception(exc)
+            return
+        self.task.add_done_callback(self.ended)
+
+    def ended(self, task: asyncio.Task[Any]) -> None:
+        """On the loop: the task has ended."""
+        if task.cancelled():
+            self.future.cancel()
+            return
+        exc = task.exception()
+        if exc is not None:
+            self.future.set_exception(exc)
+        else:
+            self.future.set_result(task.result())
+
+    def cancel(self) -> None:
+        """From any thread: cancel the task, and wait until it has ended."""
+        try:
+            self.loop.call_soon_threadsafe(self._cancel)
+        except RuntimeError:
+            return  # the loop is closed: nothing runs there any more
+        if not self.loop.is_running() and not _is_own(self.loop):
+            return  # stopped by its owner: the task may never end
+        with Shield():
+            settle((self.future,))
+
+    def _cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+
+def run(
+    coro: Awaitable[T], *, loop: asyncio.AbstractEventLoop | None = None, timeout: float | None = None
+) -> T:
+    """Run a coroutine in an event loop, wait for it, return its result or raise its exception.
+
+    loop must be one that runs in another thread; None: gort's own.  The goroutine parks; a plain thread blocks.
+    timeout is in seconds: when it is over the coroutine is cancelled and, when it has ended, TimeoutError raised.
+    If the goroutine is cancelled, so is the coroutine.  If the coroutine was cancelled from within, raises
+    concurrent.futures.CancelledError.  Raises GortError on the loop's own thread, which would wait for itself.
+    """
+    if not inspect.iscoroutine(coro):
+        if not inspect.isawaitable(coro):
+            hint = ": call it, as in run(fn(...))" if inspect.iscoroutinefunction(coro) else ""
+            raise TypeError(f"run needs a coroutine, not {type(coro).__name__}{hint}")
+        coro = _await(coro)
+    try:
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
+        if loop is None:
+            loop = _own_loop()
+        if loop is asyncio._get_running_loop():
+            raise GortError("gort.aio.run was called in the event loop that it would wait for: use await there")
+        call = _Call(coro, loop, copy_context())
+        loop.call_soon_threadsafe(call.start)  # RuntimeError if it is closed
+    except BaseException:
+        coro.close()  # or it is reported as never awaited
+        raise
+    try:
+        settle((call.future,), timeout)
+    except TimeoutError:
+        call.cancel()
+        if not call.future.done() or call.future.cancelled():
+            raise TimeoutError(f"the coroutine {coro.__qualname__} was cancelled after {timeout:g} s") from None
+    except BaseException:
+        call.cancel()
+        raise
+    return call.future.result(0)
+
+
+async def _await(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+# -- from a coroutine: wait for a goroutine --------------------------------------------------------------------------
+
+
+async def wait(g: Goroutine[T]) -> T:
+    """Wait for a goroutine: return its result or raise its exception, as `Goroutine.result` does.
+
+    If the waiting task is cancelled, so is the goroutine, and the task goes on when that has ended (a second
+    cancellation of the task ends the waiting alone).
+    """
+    if not isinstance(g, Goroutine):
+        hint = ": start one, as in wait(gort.go(fn))" if callable(g) else ""
+        raise TypeError(f"wait needs a Goroutine, not {type(g).__name__}{hint}")
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    def at_end() -> None:
+        try:
+            loop.call_soon_threadsafe(tell)
+        except RuntimeError:
+            pass  # the loop has been closed, so nobody waits any more
+
+    on_end(g, at_end)
+    try:
+        await asyncio.wait((ended,))  # which, unlike a plain await, leaves the future alone when it is cancelled
+    except asyncio.CancelledError:
+        g.cancel()
+        await asyncio.wait((ended,))
+        raise
+    return g.result(0)
+
+
+# -- gort's own loop -------------------------------------------------------------------------------------------------
+
+
+class _LoopThread:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.over = False
+        self.thread = threading.Thread(target=self._main, name="gort-aio", daemon=True)
+        try:
+            self.thread.start()
+        except RuntimeError as exc:
+            self.loop.close()
+            raise ThreadLimit(f"the system does not allow a thread for the event loop: {exc}") from exc
+
+    def _main(self) -> None:
+        try:
+            # Its end cancels the tasks and waits for them, ends asynchronous generators, closes the loop.
+            with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+                runner.get_loop()
+                while not self.over:
+                    try:
+                        self.loop.run_forever()
+                    except (SystemExit, KeyboardInterrupt):
+                        pass  # a task raised it, and has it: whoever waits for that task gets it
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+            # At the interpreter's end no thread can be started to join the threads of asyncio.to_thread; they are
+            # gone by then.
+
+    def close(self) -> None:
+        self.over = True
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+
+
+_lock = threading.Lock()
+_own: _LoopThread | None = None
+_lost: list[_LoopThread] = []  # of the parent process: kept, because a loop's finalizer would complain
+
+
+def _own_loop() -> asyncio.AbstractEventLoop:
+    global _own
+    with _lock:
+        if _own is None:
+            _own = _LoopThread()
+            atexit.register(_close)
+        return _own.loop
+
+
+def _is_own(loop: asyncio.AbstractEventLoop) -> bool:
+    own = _own
+    return own is not None and own.loop is loop
+
+
+def _close() -> None:
+    """At exit.  First the goroutines, for their clean-up may use the loop."""
+    global _own
+    background = instance._background
+    if background is not None:
+        background.close()
+    with _lock:
+        own, _own = _own, None
+    if own is not None:
+        own.close()
+
+
+def _forget() -> None:
+    """In the child of a fork: the loop's thread has stayed behind."""
+    global _lock, _own
+    _lock = threading.Lock()
+    if _own is not None:
+        _lost.append(_own)
+        _own = None
+        atexit.unregister(_close)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
