@@ -107,7 +107,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
         return (yield)
     except GoroutineLeak as exc:
         # The message says all; the place where it was noticed says nothing.
-        pytest.fail(str(exc), pytrace=False)
+        raise pytest.fail.Exception(str(exc), pytrace=False) from None
     finally:
         pyfuncitem.obj = test
 
@@ -127,7 +127,7 @@ def _options(marker: pytest.Mark, config: pytest.Config) -> tuple[int | None, fl
             timeout = float(config.getini("gort_timeout"))
         return procs, check_seconds(timeout, "timeout")
     except (TypeError, ValueError) as exc:
-        pytest.fail(f"@pytest.mark.gort: {exc}", pytrace=False)
+        raise pytest.fail.Exception(f"@pytest.mark.gort: {exc}", pytrace=False) from None
 
 
 def _as_main(test: Callable[..., Any], marker: pytest.Mark, config: pytest.Config) -> Callable[..., Any]:
@@ -187,7 +187,6 @@ class _Limit:
             self._ask(self._begin())
 
     def __call__(self, _number: int, frame: FrameType | None) -> None:
-        __tracebackhide__ = True
         sched = self._begin()
         main = sched.main if sched is not None else None
         here: Any = getcurrent()
@@ -209,7 +208,7 @@ class _Limit:
         return sched
 
     def _failure(self) -> BaseException:
-        return pytest.fail.Exception(self.text)
+        return pytest.fail.Exception(self.text, pytrace=False)  # the stacks say all
 
     def _ask(self, sched: Any) -> None:
         """Have the failure raised in the main goroutine, by its own machine."""

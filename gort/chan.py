@@ -437,7 +437,7 @@ class Chan(Generic[T]):
 
     def reason(self, ticket: Ticket) -> str:
         """What a waiter with this ticket waits for, for people."""
-        sending = any(other is ticket for other in list(self._sendq))
+        sending = any(other is ticket for other in self._sendq.copy())
         return f"chan {'send' if sending else 'receive'}: {self!r}"
 
 

@@ -155,6 +155,14 @@ class Carrier(greenlet):
                 return True
         return False
 
+    def waits_outside(self) -> bool:
+        """Does it wait for something that comes from outside the program (I/O, a blocking call)?"""
+        for w in (self, self.inner):
+            ticket = w.wait if w is not None else None
+            if ticket is not None and getattr(ticket[2], "external", False):
+                return True
+        return False
+
     def wait_reason(self) -> str:
         for w in (self, self.inner):
             ticket = w.wait if w is not None else None

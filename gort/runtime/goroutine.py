@@ -298,6 +298,8 @@ class Goroutine(Generic[T]):
         self._exc = exc
         if isinstance(exc, (Cancelled, GreenletExit, SystemExit)) or (sched is not None and sched.main is self):
             return  # `run` always asks main
+        if isinstance(exc, KeyboardInterrupt) and getattr(exc, "raised", False):
+            return  # a Ctrl-C of gort's own making (interrupt.py): main is told as well
         label = self.describe()
         try:
             exc.add_note(f"In {label}")

@@ -26,7 +26,7 @@ from ..errors import GortError, RuntimeClosed
 from . import gcyield, stacks, stats
 from . import overdue as _overdue
 from .goroutine import Goroutine
-from .interrupt import Interrupt
+from .interrupt import Interrupt, deferral
 from .scheduler import Scheduler, check_procs, default_max_threads, default_procs
 from .wait import give_way, on_goroutine
 
@@ -80,6 +80,8 @@ class Runtime:
     def __init__(self, procs: int | None = None, *, max_threads: int | None = None) -> None:
         self._sched = _new_scheduler(procs, max_threads)
         self._gone = False
+        with _lock:
+            deferral.install()
 
     def go(self, fn: Callable[..., T], /, *args: Any, **kw: Any) -> Goroutine[T]:
         """Start fn(*args, **kw) as a goroutine of this runtime.  From any thread.  Raises RuntimeClosed."""
@@ -125,6 +127,7 @@ class Runtime:
             if not self._gone:
                 self._gone = True
                 gcyield.remove()
+                deferral.remove()
 
     def __enter__(self) -> Runtime:
         if self._sched.closing:
@@ -173,7 +176,7 @@ def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any
     with _lock:
         _running.append(sched)
     try:
-        with Interrupt(m, g):
+        with Interrupt(m, g) as interrupt:
             sched.acquire_p(m)
             assert m.p is not None
             m.p.lrq.append(g)
@@ -183,7 +186,10 @@ def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any
         with _lock:
             _running.remove(sched)
             gcyield.remove()
-    return g.result()
+    value = g.result()
+    if interrupt.last is not None and not interrupt.last.raised:  # type: ignore[attr-defined]
+        raise interrupt.last  # a Ctrl-C that main ended too soon to meet
+    return value
 
 
 def go(fn: Callable[..., T], /, *args: Any, **kw: Any) -> Goroutine[T]:

@@ -1,21 +1,30 @@
-"""Ctrl-C while `run` owns the main thread.
+"""Ctrl-C: KeyboardInterrupt, where it belongs and nowhere else.
 
 The idea.  Python's own handler raises KeyboardInterrupt wherever the main thread happens to be; in the middle of the
-scheduler that would lose a goroutine or a lock.  So while `run` runs, SIGINT belongs to gort:
+scheduler, or between taking a channel's latch and giving it back, that would lose a goroutine or a lock.  So while a
+runtime lives, SIGINT belongs to gort (a program that has installed its own handler keeps that).
 
-- if the main goroutine's own code is what runs on the main thread right now, KeyboardInterrupt is raised there, as in
-  any program;
+While `run` runs on the main thread (`Interrupt`):
+
+- if the main goroutine's own code is what runs there right now, KeyboardInterrupt is raised there, as in any program;
 - otherwise it is delivered to the main goroutine as a cancellation is: at its wait, or at its next blocking operation;
 - a second Ctrl-C, while the first is still on its way, is raised in whatever goroutine's own code runs there, so that
   one that computes without end can be stopped.
 
+While the main thread is a plain thread beside a `Runtime` (`Deferral`): raised at once, unless that thread is inside
+one of gort's functions (waiting in one does not count); then a moment later.
+
 "Own code" means: no frame of gort between the goroutine's base and the interrupted line.
 
-A program that has installed its own SIGINT handler keeps it.
+Without a GIL CPython may lose a signal that arrives just when the thread goes to sleep on a lock: the handler runs only
+when something else wakes it.  So there `run` lets the interpreter write each signal into a pipe (signal.set_wakeup_fd)
+that the machine's poller waits for, which cannot be missed.
 """
 
 from __future__ import annotations
 
+import _thread
+import os
 import signal
 import threading
 from types import FrameType
@@ -23,21 +32,33 @@ from typing import Any
 
 from greenlet import getcurrent
 
+from . import wait
 from .carrier import Carrier
-from .goroutine import Goroutine
+from .goroutine import FREE_THREADED, Goroutine
+from .netpoll import Descriptor, new_poller
 
 _RUN_CODE = Carrier.run.__code__
+_PARK_CODE = wait._park_thread.__code__
 
 
-def _in_own_code(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code is _RUN_CODE:
-            return True
+def _in_gort(frame: FrameType | None) -> bool:
+    """Is there a frame of gort between here and the base (of the goroutine, or of the thread)?"""
+    while frame is not None and frame.f_code is not _RUN_CODE:
         name = frame.f_globals.get("__name__", "")
         if name == "gort" or name.startswith("gort."):
-            return False
+            return True
         frame = frame.f_back
     return False
+
+
+def _on_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _error() -> KeyboardInterrupt:
+    error = KeyboardInterrupt()
+    error.raised = False  # type: ignore[attr-defined]
+    return error
 
 
 class Interrupt:
@@ -48,26 +69,88 @@ class Interrupt:
     def __init__(self, m: Any, main: Goroutine[Any]) -> None:
         self.m = m
         self.main = main
-        self.count = 0
-        self.installed = False
+        self.last: KeyboardInterrupt | None = None  # what was sent to main
+        self.before: Any = None
+        self.pipe: tuple[int, int] | None = None
+        self.old_fd = -1
 
     def __call__(self, _number: int, frame: FrameType | None) -> None:
-        self.count += 1
         current: Any = getcurrent()
-        if type(current) is Carrier and _in_own_code(frame) and (current.g is self.main or self.count > 1):
-            raise KeyboardInterrupt
+        on_its_way = self.last is not None and not self.last.raised  # type: ignore[attr-defined]
+        if type(current) is Carrier and not _in_gort(frame) and (current.g is self.main or on_its_way):
+            error = _error()
+            error.raised = True  # type: ignore[attr-defined]
+            raise error
         # In the middle of the scheduler, or of another goroutine: only record and wake (a handler must not switch).
-        target = None if self.main.done() else self.main
-        self.m.mail.append((target, KeyboardInterrupt()))
+        self.last = error = _error()
+        self.m.mail.append((None if self.main.done() else self.main, error))
         self.m.nudge()
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        if _on_main_thread():
+            self.before = signal.getsignal(signal.SIGINT)
+            if self.before is signal.default_int_handler or isinstance(self.before, Deferral):
                 signal.signal(signal.SIGINT, self)
-                self.installed = True
+            else:
+                self.before = None
+            if FREE_THREADED and self.m.poller is None:
+                self._wake_by_pipe()
         return self
 
+    def _wake_by_pipe(self) -> None:
+        read, write = self.pipe = os.pipe()
+        os.set_blocking(read, False)
+        os.set_blocking(write, False)
+        self.old_fd = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        if self.old_fd != -1:  # the program has one of its own: leave it
+            signal.set_wakeup_fd(self.old_fd)
+            self._close_pipe()
+            return
+        self.m.poller = new_poller()
+        self.m.poller.add(Descriptor(read))
+
+    def _close_pipe(self) -> None:
+        assert self.pipe is not None
+        os.close(self.pipe[0])
+        os.close(self.pipe[1])
+        self.pipe = None
+
     def __exit__(self, *_: object) -> None:
-        if self.installed and signal.getsignal(signal.SIGINT) is self:
+        if self.before is not None and signal.getsignal(signal.SIGINT) is self:
+            signal.signal(signal.SIGINT, self.before)
+        if self.pipe is not None:
+            signal.set_wakeup_fd(-1)
+            self._close_pipe()
+
+
+class Deferral:
+    """The SIGINT handler while the main thread is a plain thread beside a runtime."""
+
+    gort_own = True
+
+    def __init__(self) -> None:
+        self.users = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if _in_gort(frame) and not (frame is not None and frame.f_code is _PARK_CODE):
+            # Ask again in a moment.  A thread for it, because nothing else is sure to run by then.
+            timer = threading.Timer(1e-3, _thread.interrupt_main, (number,))
+            timer.daemon = True
+            timer.start()
+            return
+        raise KeyboardInterrupt
+
+    def install(self) -> None:
+        """A Runtime begins."""
+        self.users += 1
+        if _on_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self)
+
+    def remove(self) -> None:
+        """A Runtime has ended."""
+        self.users -= 1
+        if self.users <= 0 and _on_main_thread() and signal.getsignal(signal.SIGINT) is self:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+deferral = Deferral()

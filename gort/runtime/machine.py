@@ -5,10 +5,10 @@ switch to it is cheap) runs only when there is nothing ready, and every 10 ms at
 of the ready queue.  All that is rare happens here: timers, cancellations, throwing, the global queue, stealing,
 giving the P away, sleeping.
 
-The order of a look for work (Machine.loop), as in Go's findRunnable: what has to be thrown or cancelled; due timers;
+The order of a look for work (Machine._loop), as in Go's findRunnable: what has to be thrown or cancelled; due timers;
+a poll that does not wait;
 a batch from the GRQ (the hub runs rarely, so this starves nobody, and a busy machine does not starve the GRQ); the LRQ;
-the own ready queue, where the LRQ's turn stands too; [a poll that does not wait];
-stealing half of another P's LRQ, beginning at a random P; a bounded spin; give up the P; look at everything once
+the own ready queue, where the LRQ's turn stands too; stealing half of another P's LRQ, beginning at a random P; a bounded spin; give up the P; look at everything once
 more; sleep until the first timer of the P just given up.
 
 Sleeping.  `asleep` is stored True, *then* everything is looked at once more, and only then the thread blocks on
@@ -35,6 +35,7 @@ from ..errors import Cancelled
 from . import overdue
 from .carrier import TURN, Carrier
 from .goroutine import PENDING, Goroutine
+from .netpoll import Poller
 from .processor import Processor
 from .timers import INFINITY
 from .wait import FOREVER, Hub, Ticket
@@ -48,7 +49,7 @@ class Machine:
 
     __slots__ = (
         "alive", "asleep", "carriers", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "next", "note",
-        "p", "parked", "probed", "ready", "sched", "seen", "since", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
+        "p", "parked", "poller", "probed", "ready", "sched", "seen", "since", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
         "undelivered", "wakes", "yielded",
     )  # fmt: skip
 
@@ -72,6 +73,7 @@ class Machine:
         self.asleep = False
         self.note = threading.Lock()
         self.note.acquire()
+        self.poller: Poller | None = None  # what it sleeps in, once there is I/O (or signals, see interrupt.py) to wait for
         # for sysmon
         self.probed = False  # the hub was put into the ready queue, and has not run since
         self.late = False  # its goroutine is to give way: see overdue.py
@@ -95,6 +97,10 @@ class Machine:
     def wake(self) -> None:
         """End the thread's sleep.  Call it after the work is where the thread will see it."""
         self.asleep = False
+        if self.poller is not None:
+            # It is made by the machine's own thread while that is awake, so it does not appear in the middle of a sleep.
+            self.poller.wake()
+            return
         try:
             self.note.release()
         except RuntimeError:
@@ -290,8 +296,8 @@ class Machine:
                     break
                 w.wait = None
                 owner = getattr(w, "carrier", w)
-                if isinstance(exc, Cancelled):
-                    exc.raised = True
+                if isinstance(exc, (Cancelled, KeyboardInterrupt)):
+                    exc.raised = True  # type: ignore[union-attr]
                 if owner.pending is exc:
                     self.advance(owner)
                 if throws:
@@ -311,6 +317,8 @@ class Machine:
                 sched.start_reports(self)
             if p.timers.heap and p.timers.run(now):
                 ready.append(self.hub)  # more timers are due: come back, but let others run first
+            if self.poller is not None:
+                self.poller.fire(self.poller.fetch(0))
             if sched.grq:
                 sched.take_batch(self, p)
             if p.lrq and self.starter is None:
@@ -320,7 +328,6 @@ class Machine:
                 self.spun = False
                 ready.popleft().switch()
                 continue
-            # [the poll that does not wait will stand here]
             if sched.steal(self, p):
                 continue
             if sched.closing:
@@ -331,13 +338,17 @@ class Machine:
                 break
 
     def _read_mail(self) -> None:
+        early: list[tuple[Goroutine[Any] | None, BaseException]] = []
         while True:
             try:
                 g, exc = self.mail.popleft()
             except IndexError:
+                self.mail.extend(early)
                 return
             if g is None or g.carrier is not None:
                 self.deliver(g, exc)
+            elif not g.done():  # main, interrupted before it has begun
+                early.append((g, exc))
 
     def _sleep(self, p: Processor) -> bool:
         """Nothing found: give up the P, look once more, sleep, get a P.  False: the machine may end."""
@@ -368,7 +379,12 @@ class Machine:
     def doze(self, timeout: float) -> None:
         """Sleep until `wake`, or for so many seconds (-1: without end)."""
         try:
-            self.note.acquire(timeout=timeout)
+            if self.poller is None:
+                self.note.acquire(timeout=timeout)
+            else:
+                events = self.poller.fetch(timeout)
+                self.asleep = False  # so that those who wake up here do not wake us again
+                self.poller.fire(events)
         except BaseException as exc:
             self._blame_main(exc)
 
@@ -386,5 +402,7 @@ class Machine:
             if carrier:  # started, so suspended in its loop: it sees that we are not alive, and returns
                 carrier.switch()
         self.ready.clear()
+        if self.poller is not None:
+            self.poller.close()
         if self.sched.closing:
             self.sched.next_wave()

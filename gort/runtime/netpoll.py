@@ -46,6 +46,8 @@ class _Direction:
 
     __slots__ = ("edge", "latch", "name", "owner", "tickets")
 
+    external = True  # what waits here may be woken from outside the program: see Scheduler.check_deadlock
+
     def __init__(self, owner: Descriptor, name: str) -> None:
         self.owner = owner
         self.name = name
@@ -89,8 +91,6 @@ class Descriptor:
     """An open file descriptor that goroutines can wait for."""
 
     __slots__ = ("__weakref__", "closed", "fd", "pollers", "read", "write")
-
-    external = True  # what waits here may be woken from outside the program: see Scheduler.check_deadlock
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -201,12 +201,16 @@ class Poller:
     def _unregister(self, fd: int) -> None:
         raise NotImplementedError
 
-    def poll(self, timeout: float) -> None:
-        """Make ready whoever has an event; wait for one up to so many seconds (-1: without end)."""
+    def fetch(self, timeout: float) -> list[Any]:
+        """The events there are; wait for one up to so many seconds (0: do not, -1: without end)."""
+        raise NotImplementedError
+
+    def fire(self, events: list[Any]) -> None:
+        """Make ready whoever waits for these events."""
         raise NotImplementedError
 
     def wake(self) -> None:
-        """End a `poll` that waits, or the next one.  From any thread and from signal handlers."""
+        """End a `fetch` that waits, or the next one.  From any thread and from signal handlers."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -232,16 +236,19 @@ class EpollPoller(Poller):
     def _unregister(self, fd: int) -> None:
         self.epoll.unregister(fd)
 
-    def poll(self, timeout: float) -> None:
+    def fetch(self, timeout: float) -> list[Any]:
         if timeout > 0:
             timeout = min(timeout, 2_000_000.0)  # the kernel counts milliseconds in an int
-        for fd, events in self.epoll.poll(timeout, 1024):
+        return self.epoll.poll(timeout, 1024)
+
+    def fire(self, events: list[Any]) -> None:
+        for fd, bits in events:
             descriptor = self.descriptors.get(fd)
             if descriptor is None:
                 continue  # our own wake-up (edge-triggered, so it need not be read), or just closed
-            if events & ~select.EPOLLOUT:
+            if bits & ~select.EPOLLOUT:
                 descriptor.read.fire()
-            if events & ~(select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI):
+            if bits & ~(select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI):
                 descriptor.write.fire()
 
     def wake(self) -> None:
@@ -275,8 +282,11 @@ class KqueuePoller(Poller):
         both = (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE)  # type: ignore[attr-defined]
         self._control(fd, both, select.KQ_EV_DELETE)  # type: ignore[attr-defined]
 
-    def poll(self, timeout: float) -> None:
-        for event in self.kqueue.control(None, 1024, None if timeout < 0 else timeout):
+    def fetch(self, timeout: float) -> list[Any]:
+        return self.kqueue.control(None, 1024, None if timeout < 0 else timeout)
+
+    def fire(self, events: list[Any]) -> None:
+        for event in events:
             if event.ident == self.waker:
                 try:
                     while os.read(self.waker, 4096):

@@ -515,6 +515,8 @@ class Scheduler:
             own = {other.ident for other in self.ms} | {self.sysmon.ident}
             if set(sys._current_frames()) - own or _foreign_signal_handlers():
                 return
+            if any(c.waits_outside() for other in self.ms for c in list(other.carriers)):
+                return  # for I/O, or for a blocking call
             if not main.done():
                 targets = [main]
             else:  # the end: what still waits in a `finally` would wait for ever

@@ -82,7 +82,14 @@ class Scope:
         self.active = False
         g = self.g
         assert g is not None
-        g._scope = self.parent
+        inner = getattr(g, "_scope", None)
+        if inner is self:
+            g._scope = self.parent
+        else:  # blocks may end in another order than they began: a generator closed inside another block
+            while inner is not None and inner.parent is not self:
+                inner = inner.parent
+            if inner is not None:
+                inner.parent = self.parent
         carrier = g.carrier
         if carrier.pending is not None and carrier.pending is self.error:
             carrier.m.advance(carrier)

@@ -37,7 +37,7 @@ def dump(sched: Any) -> str:
             what = f"waiting: {reason}" if reason else "runnable" if suspended else "running"
             out.append((g is not sched.main, g.id, f"{_head(g, what, m)}\n{_frames(frame)}"))
     for queue in [sched.grq, *(p.lrq for p in sched.allp)]:
-        for g in list(queue):
+        for g in queue.copy():  # not list(queue): without a GIL that may meet a change half-way
             out.append((True, g.id, f"{_head(g, 'runnable, not started', None)}\n"))
     return "\n".join(text for _main, _id, text in sorted(out))
 

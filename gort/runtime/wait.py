@@ -68,7 +68,7 @@ class Hub(greenlet):
 class ThreadWaiter:
     """A plain thread that waits: the face of a carrier, an OS lock behind it."""
 
-    __slots__ = ("lock", "pending", "throws", "wait")
+    __slots__ = ("lock", "pending", "throws", "wait", "woken")
 
     asleep = False
     hub = None
@@ -76,6 +76,7 @@ class ThreadWaiter:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.lock.acquire()
+        self.woken = False
         self.throws: deque[tuple[Any, BaseException]] = deque()
         self.pending: BaseException | None = None
         self.wait: Ticket | None = None
@@ -90,7 +91,16 @@ class ThreadWaiter:
         return self
 
     def append(self, _item: Any) -> None:
+        self.woken = True
         self.lock.release()
+
+    def rest(self) -> None:
+        """Our ticket has been claimed: wait for the claimer to have done its work.
+
+        Not simply by the lock: a signal handler may have raised after we had acquired it, and nobody releases twice.
+        """
+        while not self.woken:
+            self.lock.acquire(timeout=1e-3)
 
 
 def adopt(current: Any) -> Any:
@@ -127,8 +137,8 @@ def waiter() -> Any:
         owner = getattr(w, "carrier", w)
         pending = owner.pending
     if pending is not None:
-        if isinstance(pending, Cancelled):
-            pending.raised = True
+        if isinstance(pending, (Cancelled, KeyboardInterrupt)):
+            pending.raised = True  # type: ignore[union-attr]
         owner.m.advance(owner)
         raise pending
     return w
@@ -199,7 +209,7 @@ def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: s
         # A signal handler raised (Ctrl-C).  Either nothing has happened and nothing will, or it has already happened
         # and the value must not vanish with us.
         if not ticket[2].withdraw(ticket):
-            w.lock.acquire()
+            w.rest()
             if not w.throws:
                 give_back = getattr(ticket[2], "give_back", None)
                 if give_back is not None:
@@ -208,7 +218,7 @@ def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: s
     if not done:
         if ticket[2].withdraw(ticket):
             raise TimeoutError(f"{what} timed out after {timeout:g} s")
-        w.lock.acquire()  # somebody claimed it just before us and is about to release
+        w.rest()  # somebody claimed it just before us
     if w.throws:
         raise w.throws.popleft()[1]
     return ticket[1]

@@ -112,14 +112,14 @@ class Cond(Place):
 
     def _relock(self) -> None:
         """Lock the lock again, whatever comes."""
-        try_lock = getattr(self._lock, "try_lock", None)
-        if try_lock is not None and try_lock():
+        lock = self._lock
+        if type(lock) is Mutex and lock._take():
             return
         interrupted: BaseException | None = None
         with Shield():
             while True:
                 try:
-                    self._lock.lock()
+                    lock.lock()
                     break
                 except GortError:
                     raise  # Deadlock: see the top

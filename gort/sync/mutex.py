@@ -122,6 +122,10 @@ class Mutex(Place):
         """Lock it if that needs no waiting; is it locked by the caller now?  Go: Mutex.TryLock."""
         if overdue:
             give_way()
+        return self._take()
+
+    def _take(self) -> bool:
+        """`try_lock` without giving way, and so without an exception: where one gives way one may be cancelled."""
         try:
             self._permit.pop()
             return True
