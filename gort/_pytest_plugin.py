@@ -45,7 +45,7 @@ from greenlet import getcurrent
 
 from .runtime import instance, stacks
 from .runtime.carrier import Carrier
-from .runtime.interrupt import _in_own_code
+from .runtime.interrupt import _in_gort
 from .runtime.scheduler import check_procs
 from .runtime.timers import check_seconds
 from .testing import GoroutineLeak
@@ -190,7 +190,7 @@ class _Limit:
         sched = self._begin()
         main = sched.main if sched is not None else None
         here: Any = getcurrent()
-        own = type(here) is Carrier and _in_own_code(frame)
+        own = type(here) is Carrier and not _in_gort(frame)
         if main is None or (own and (here.g is main or self.tries > 1)) or (main.done() and self.tries > 1):
             raise self._failure()
         self._ask(sched)

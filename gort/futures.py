@@ -11,7 +11,7 @@ comes at once, or an exception half-way, finds no ticket, and a ticket is claime
 its callback back: a program that looks at a long job with short time-outs must not fill the job's future.
 
 Deadlock.  Who completes a future that is not ours, the runtime can not know: such a wait counts as one that something
-outside may end (`Scheduler.external`), for as long as it lasts.  Our own futures are completed by goroutines, so they
+outside may end (`_Wait.external`, see Scheduler.check_deadlock).  Our own futures are completed by goroutines, so they
 do not count, and "all goroutines are asleep" is still noticed.
 
 Cancelling.  To cancel who waits does not cancel the future: others may want the result.
@@ -47,7 +47,7 @@ from .runtime.goroutine import Goroutine
 from .runtime.latch import contend
 from .runtime.report import report
 from .runtime.timers import check_seconds
-from .runtime.wait import ThreadWaiter, Ticket, give_way, park, ready, waiter
+from .runtime.wait import Ticket, give_way, park, ready, waiter
 from .sync.ending import on_end
 
 __all__ = ["ALL", "ANY", "FIRST_EXCEPTION", "Executor", "Future", "Waited", "wait"]
@@ -75,9 +75,10 @@ class _Wait:
     `missing` counts down, under the latch, as they complete; at zero the ticket, if it has been laid down, is claimed.
     """
 
-    __slots__ = ("futures", "latch", "missing", "ticket", "when")
+    __slots__ = ("external", "futures", "latch", "missing", "ticket", "when")
 
     def __init__(self, futures: Iterable[std.Future[Any]], missing: int, when: str) -> None:
+        self.external = not all(isinstance(future, Future) for future in futures)
         self.futures = futures
         self.missing = missing
         self.when = when
@@ -148,11 +149,6 @@ def settle(futures: Iterable[std.Future[Any]], timeout: float | None = None, *, 
     """Wait until so many of the futures are done (when=FIRST_EXCEPTION: or one has failed).  Raises TimeoutError."""
     w = waiter()
     place = _Wait(futures, missing, when)
-    sched = None
-    if type(w) is not ThreadWaiter and not all(isinstance(future, Future) for future in futures):
-        sched = w.m.sched
-        with sched.lock:
-            sched.external += 1
     try:
         for future in futures:
             future.add_done_callback(place.done)
@@ -160,9 +156,6 @@ def settle(futures: Iterable[std.Future[Any]], timeout: float | None = None, *, 
         if ticket is not None:
             park(w, ticket, timeout, "wait for a future")
     finally:
-        if sched is not None:
-            with sched.lock:
-                sched.external -= 1
         place.forget()
 
 

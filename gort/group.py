@@ -169,9 +169,11 @@ class Group(Place):
                 self._wait()
                 break
             except BaseException as other:
+                if isinstance(other, Deadlock) and any(isinstance(one, Deadlock) for one in outside):
+                    break  # the children cannot end
                 outside.append(other)
-                if isinstance(other, GreenletExit) or sum(isinstance(one, Deadlock) for one in outside) > 1:
-                    break  # the greenlet itself is being destroyed; or nothing can ever run again
+                if isinstance(other, GreenletExit):
+                    break  # the owner's greenlet is being destroyed, and must not wait again
             self.cancel()
         return self._come_out(exc, outside)
 

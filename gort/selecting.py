@@ -81,7 +81,9 @@ class _Race:
         return self.claim(None)
 
     def reason(self, _ticket: Ticket) -> str:
-        return "select: " + (", ".join(f"{case!r}" for case in self.cases if case.chan is not None) or "no cases")
+        # Not a value's repr: it is the program's own code, and this may run anywhere in the scheduler.
+        names = [f"{'receive' if c.value is NOTHING else 'send'} {c.chan!r}" for c in self.cases if c.chan is not None]
+        return "select: " + (", ".join(names) or "no cases")
 
 
 def select(*cases: Case, default: bool = False, timeout: float | None = None) -> tuple[int, Any, bool]:

@@ -8,11 +8,14 @@ empty it, under the same lock under which the alarm sends, so that no send can b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
+from sys import _getframe
 from time import monotonic
 from typing import Any
 
 from .chan import Chan
 from .runtime import instance
+from .runtime.goroutine import Goroutine
 from .runtime.timers import Alarm, check_seconds, deadline
 from .runtime.wait import ready
 
@@ -48,7 +51,7 @@ class Timer:
     def _init(self, seconds: float, fn: Callable[[], Any] | None) -> None:
         self.c: Chan[float] = Chan(1)
         self._fn = fn
-        self._sched = instance._current() or instance._default()
+        self._sched = instance.timers_home()
         self._alarm = Alarm(self._ring)
         self._alarm.start(self._sched, deadline(seconds))
 
@@ -68,6 +71,8 @@ class Timer:
         """Ring so many seconds from now instead; True if it had still been going to ring.  Go: Timer.Reset."""
         when = deadline(check_seconds(seconds))
         with self._alarm.lock:
+            if self._sched.closed:  # made in a `run` that has ended
+                self._sched = instance.timers_home()
             stale = _empty(self.c)
             return self._alarm.start(self._sched, when) or stale
 
@@ -87,7 +92,7 @@ class Ticker:
     def __init__(self, seconds: float) -> None:
         self._period = _check_period(seconds)
         self.c: Chan[float] = Chan(1)
-        self._sched = instance._current() or instance._default()
+        self._sched = instance.timers_home()
         self._alarm = Alarm(self._ring)
         self._next = deadline(self._period)
         self._alarm.start(self._sched, self._next)
@@ -140,6 +145,13 @@ def after_func(seconds: float, fn: Callable[..., Any], /, *args: Any, **kw: Any)
     """
     instance._check_callable(fn, "after_func")
     seconds = check_seconds(seconds)
+    context = copy_context()
+    frame = _getframe(1)
+    code, lasti = frame.f_code, frame.f_lasti
+
+    def ring() -> None:
+        instance.launch(Goroutine(fn, args, kw, context.copy(), code, lasti))
+
     timer = Timer.__new__(Timer)
-    timer._init(seconds, lambda: instance.go(fn, *args, **kw))
+    timer._init(seconds, ring)
     return timer

@@ -19,7 +19,10 @@ _users = 0
 
 def _collected(phase: str, _info: dict[str, Any]) -> None:
     if phase == "stop":
-        m = getattr(getcurrent(), "m", None)
+        try:
+            m = getattr(getcurrent(), "m", None)
+        except RuntimeError:
+            return  # the interpreter is ending
         if m is not None:
             overdue.mark(m, wait=False)
 

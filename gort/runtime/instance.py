@@ -265,15 +265,26 @@ def _machine() -> Any:
 
 
 def _default() -> Scheduler:
-    global _background
     with _lock:
         for sched in reversed(_running):
             if not sched.closing:
                 return sched
+        return _in_background()
+
+
+def _in_background() -> Scheduler:
+    global _background
+    with _lock:
         if _background is None or _background._sched.closing:
             _background = Runtime()
             atexit.register(_close_background, _background)
         return _background._sched
+
+
+def timers_home() -> Scheduler:
+    """Whose timers the caller's should be: its own runtime's; a plain thread's must outlive any `run`."""
+    m = _machine()
+    return m.sched if m is not None and not m.sched.closed else _in_background()
 
 
 def _close_background(runtime: Runtime) -> None:

@@ -83,8 +83,15 @@ class Interrupt:
             raise error
         # In the middle of the scheduler, or of another goroutine: only record and wake (a handler must not switch).
         self.last = error = _error()
-        self.m.mail.append((None if self.main.done() else self.main, error))
-        self.m.nudge()
+        if not self.main.done():
+            self.m.mail.append((self.main, error))
+            self.m.nudge()
+            return
+        for m in list(self.m.sched.ms):  # the others' clean-up takes too long for somebody: interrupt that
+            other = _error()
+            other.raised = True  # type: ignore[attr-defined]
+            m.mail.append((None, other))
+            m.nudge()
 
     def __enter__(self) -> Interrupt:
         if _on_main_thread():

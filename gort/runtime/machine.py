@@ -171,6 +171,12 @@ class Machine:
         """Raise exc in a goroutine of ours (None: Cancelled in all of them): now, if it waits or has given way, else
         at its next blocking operation.  On this machine's own thread, so each is suspended or the one that runs.
         """
+        if g is None and isinstance(exc, KeyboardInterrupt):
+            # Ctrl-C while the runtime closes: what still lives has been cancelled already, and does not end.
+            for carrier in list(self.carriers):
+                if carrier.g is not None:
+                    self.deliver(carrier.g, exc)
+            return
         if g is None:
             self._deliver_all()
             return
@@ -367,7 +373,6 @@ class Machine:
         if not found:
             when = p.timers.next()
             if when == INFINITY:
-                sched.check_deadlock()
                 self.doze(-1)
             else:
                 delay = when - monotonic()

@@ -331,6 +331,8 @@ class Scheduler:
 
     def set_procs(self, n: int) -> int:
         """gomaxprocs: change the number of Ps.  A P too many goes when its machine next comes to its hub."""
+        if self.closed:
+            raise RuntimeClosed("this Runtime has been closed: create a new one")
         if n > self.max_threads:
             raise ThreadLimit(f"gomaxprocs({n}) is over the limit of {self.max_threads} threads: raise GORT_MAXTHREADS")
         with self.lock:
@@ -496,7 +498,7 @@ class Scheduler:
             m.p.lrq.append(Goroutine(report, (exc, label), {}, None, None, 0))
 
     def check_deadlock(self) -> None:
-        """A machine is about to sleep without end.  If nothing can ever wake anybody, tell main so.
+        """Sysmon has found every P idle for a while.  If nothing can ever wake anybody, tell main so.
 
         Sound because everything that could wake a goroutine is looked at: every machine asleep with nothing ready
         (so no goroutine runs), no timer, no I/O and no blocking call under way, no other Python thread in the

@@ -109,6 +109,10 @@ class Sysmon:
             if len(sched.idle) == len(sched.allp):
                 idle += 1
                 delay = LONGEST
+                if idle == 2:
+                    # Not at the moment when the last machine falls asleep: a thread that was started just before may
+                    # not have run a line yet, and so be unknown to the interpreter.
+                    sched.check_deadlock()
                 if idle > IDLE_LOOKS and not self.trace:
                     with sched.lock:
                         self.deep = len(sched.idle) == len(sched.allp)
