@@ -1,0 +1,553 @@
+"""What `go` returns: results, exceptions, join, cancel, names, states, contexts, reports of what nobody asked for.
+
+An exception in a goroutine has no caller to go to.  It is kept for whoever asks, and if nobody can ask any more it is
+reported, once.  These tests take the hook away for their time and wait until it is called.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import gc
+import itertools
+import os
+import threading
+import time
+import traceback
+import weakref
+from typing import Any
+
+import greenlet
+import pytest
+
+import gort
+from gort import Chan, Runtime, current, go, gosched, run, sleep
+
+LONG = 50.0
+
+
+def settle(g: gort.Goroutine[Any]) -> gort.Goroutine[Any]:
+    """Come back when this goroutine waits or has ended."""
+    while g.state not in ("waiting", "dead"):
+        gosched()
+    return g
+
+
+def fail(message: str = "on purpose") -> None:
+    raise RuntimeError(message)
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> Chan[Any]:
+    """What gort.excepthook is called with, as a channel."""
+    out: Chan[Any] = Chan(100)
+    monkeypatch.setattr(gort, "excepthook", lambda args: out.send(args))
+    return out
+
+
+# -- results and exceptions -------------------------------------------------------------------------------------------
+
+
+def test_go_passes_arguments_and_result_gives_the_value(procs: int) -> None:
+    """Broken: a goroutine's arguments or value get lost."""
+
+    def f(*args: Any, **kw: Any) -> Any:
+        return args, kw
+
+    def main() -> None:
+        g = go(f, 1, 2, a=3, fn=4, self=5)
+        assert g.result() == ((1, 2), {"a": 3, "fn": 4, "self": 5})
+        assert g.result() == g.result()
+        assert g.exception() is None and g.done() and g.join() is None
+        assert go(f).result() == ((), {})
+        tasks = [go(f, i) for i in range(500)]
+        assert [g.result()[0][0] for g in tasks] == list(range(500))
+
+    run(main, procs=procs)
+    with Runtime(procs) as runtime:
+        assert runtime.go(f, 1, fn=2, self=3).result() == ((1,), {"fn": 2, "self": 3})
+        assert runtime.run(f, 1, fn=2, self=3) == ((1,), {"fn": 2, "self": 3})
+
+
+def test_an_exception_is_kept_for_those_who_ask(procs: int, reports: Chan[Any]) -> None:
+    """Broken: result does not raise what the function raised, or an exception that was asked for is reported too."""
+
+    def main() -> None:
+        for value in (True, False):
+            g = go(fail)
+            g.join()  # join does not raise
+            assert g.done() and g.state == "dead"
+            for _ in range(3):
+                with pytest.raises(RuntimeError, match="on purpose"):
+                    g.result()
+            error = g.exception()
+            assert type(error) is RuntimeError and g.exception() is error
+            del g, error
+            gc.collect()
+        for kind in (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration):
+            g = go(raise_this, kind())
+            assert type(g.exception()) is kind
+            del g
+        gc.collect()
+        go(int).join()
+
+    def raise_this(error: BaseException) -> None:
+        raise error
+
+    run(main, procs=procs)
+    assert len(reports) == 0
+
+
+def test_a_traceback_shows_the_goroutines_frames_and_where_its_go_was() -> None:
+    """Broken: from the traceback of a goroutine's exception one cannot see what it did, or who started it."""
+
+    def inner() -> None:
+        fail()
+
+    def starter() -> gort.Goroutine[None]:
+        return go(inner)
+
+    def main() -> None:
+        for _ in range(2):  # asked twice: the traceback does not grow
+            g = starter()
+            for _ in range(3):
+                try:
+                    g.result()
+                except RuntimeError as error:
+                    text = "".join(traceback.format_exception(error))
+                    names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+            assert names == ["main", "result", "inner", "fail"]
+            assert "started at" in text and os.path.basename(__file__) in text and "starter" in text
+            first = starter.__code__.co_firstlineno
+            assert g.started_at == f"{__file__}:{first + 1} in {starter.__qualname__}"
+            assert g.started_at in text and str(g.id) in text
+
+    run(main, procs=1)
+
+
+def test_an_unasked_exception_is_reported_once(procs: int, reports: Chan[Any]) -> None:
+    """Broken: an exception that nobody can ask for any more vanishes, or is reported twice, or without its place."""
+
+    def main() -> None:
+        go(fail, "one")
+        args = reports.recv(timeout=LONG)
+        assert args.exc_type is RuntimeError and str(args.exc_value) == "one"
+        assert args.exc_traceback is not None and "fail" in args.goroutine and __file__ in args.goroutine
+        g = go(fail, "two")
+        g.join()  # this only waits: it does not ask how it ended
+        del g
+        assert str(reports.recv(timeout=LONG).exc_value) == "two"
+        for _ in range(20):
+            go(fail, "many")
+        for _ in range(20):
+            assert str(reports.recv(timeout=LONG).exc_value) == "many"
+        gc.collect()
+        go(int).join()
+        assert len(reports) == 0
+
+    run(main, procs=procs)
+    assert len(reports) == 0
+
+
+def test_what_is_left_unasked_at_the_end_is_reported(reports: Chan[Any]) -> None:
+    """Broken: an exception that is unasked when the runtime ends is lost."""
+
+    def main() -> None:
+        keep = go(fail, "at the end")
+        keep.join()
+
+    run(main, procs=1)
+    gc.collect()
+    assert str(reports.recv(timeout=LONG).exc_value) == "at the end"
+    assert reports.try_recv() == (None, False)
+
+
+def test_25_an_exceptions_str_may_use_the_runtime(procs: int, capsys: Any) -> None:
+    """Broken: printing an exception whose own __str__ blocks, or starts goroutines, hangs or fails."""
+    asked: Chan[int] = Chan(1)
+
+    class Odd(Exception):
+        def __str__(self) -> str:
+            ch: Chan[str] = Chan()
+            go(ch.send, "told by a goroutine")
+            sleep(0)
+            asked.try_send(1)
+            return ch.recv()
+
+    def odd() -> None:
+        raise Odd
+
+    def main() -> None:
+        go(odd)
+        asked.recv(timeout=LONG)
+        sleep(0)
+
+    run(main, procs=procs)
+    assert "told by a goroutine" in capsys.readouterr().err
+
+
+def test_a_hook_that_fails_is_no_harm(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Broken: an error in gort.excepthook itself stops the runtime or is lost."""
+    called: Chan[int] = Chan(1)
+
+    def hook(args: Any) -> None:
+        called.send(1)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(gort, "excepthook", hook)
+
+    def main() -> None:
+        go(fail)
+        called.recv(timeout=LONG)
+        assert go(int).result() == 0
+
+    run(main, procs=1)
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+# -- join -------------------------------------------------------------------------------------------------------------
+
+
+def test_join_with_a_timeout(procs: int) -> None:
+    """Broken: join, result or exception with a time-out come too early, too late or never, or disturb later ones."""
+    ch: Chan[int] = Chan()
+
+    def check(g: gort.Goroutine[int]) -> None:
+        for ask in (g.join, g.result, g.exception):
+            for seconds in (0, -1, 0.01):
+                t0 = time.monotonic()
+                with pytest.raises(TimeoutError):
+                    ask(timeout=seconds)
+                assert time.monotonic() - t0 >= seconds
+            for bad in ("1", float("nan")):
+                with pytest.raises((TypeError, ValueError), match="timeout"):
+                    ask(timeout=bad)  # type: ignore[arg-type]
+
+    with Runtime(procs) as runtime:
+        g = runtime.go(ch.recv)
+        check(g)
+        runtime.run(check, g)
+        ch.send(7)
+        assert g.result(timeout=LONG) == 7 == g.result(timeout=0)
+
+
+def test_many_join_one(procs: int, jitter: None) -> None:
+    """Broken: of several goroutines and threads that wait for one goroutine, somebody is not woken at its end."""
+    for _ in range(20):
+        with Runtime(procs) as runtime:
+            ch: Chan[int] = Chan()
+            g = runtime.go(ch.recv)
+            got: list[int] = []
+            threads = [threading.Thread(target=lambda: got.append(g.result())) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            joiners = [runtime.go(g.result) for _ in range(10)]
+            impatient = [runtime.go(g.result, i * 1e-4) for i in range(5)]
+            ch.send(5)
+            assert [j.result() for j in joiners] == [5] * 10
+            for thread in threads:
+                thread.join()
+            assert got == [5] * 3
+            assert all(type(j.exception()) in (type(None), TimeoutError) for j in impatient)
+
+
+def test_join_races_with_the_end(procs: int, jitter: None) -> None:
+    """Broken: a join that comes at the very moment of the end is never woken."""
+
+    def main() -> None:
+        for i in range(1500):
+            assert go(lambda i=i: i).result() == i
+        for i in range(300):
+            inner = go(gosched)
+            outer = [go(inner.join), go(inner.join)]
+            for g in outer:
+                g.join()
+
+    run(main, procs=procs)
+
+
+def test_join_of_oneself_is_an_error() -> None:
+    """Broken: a goroutine that joins itself hangs."""
+
+    def main() -> None:
+        me = current()
+        assert me is not None
+        for ask in (me.join, me.result, me.exception, lambda: me.join(timeout=1)):
+            with pytest.raises(gort.GortError, match="itself"):
+                ask()
+        with pytest.raises(gort.GortError, match="itself"):
+            greenlet.greenlet(me.join).switch()
+
+    run(main, procs=1)
+
+
+# -- cancel -----------------------------------------------------------------------------------------------------------
+
+
+def test_cancel_raises_once_at_the_wait(procs: int) -> None:
+    """Broken: a cancelled goroutine is not interrupted where it waits, or twice, or its cleanup may not block."""
+
+    def main() -> None:
+        ch: Chan[int] = Chan()
+        dead = go(int)
+        dead.join()
+        waits = [ch.recv, lambda: ch.send(1), lambda: sleep(LONG), lambda: gort.select(gort.recv(ch)),
+                 lambda: ch.recv(timeout=LONG), lambda: go(sleep, LONG).join(), lambda: gort.after(LONG).recv(),
+                 lambda: [gosched() for _ in itertools.count()]]  # fmt: skip
+
+        def work(wait: Any, log: list[str]) -> None:
+            try:
+                log.append("in")
+                wait()
+            except gort.Cancelled:
+                log.append("cancelled")
+                sleep(1e-3)
+                gosched()
+                go(int).join()
+                log.append("cleaned")
+                raise
+            finally:
+                dead.join()
+
+        for wait in waits:
+            log: list[str] = []
+            g = go(work, wait, log)
+            while not log:
+                gosched()
+            if wait is not waits[-1]:
+                settle(g)
+            assert g.cancel() is True
+            assert g.cancel() is True
+            g.join()
+            assert log == ["in", "cancelled", "cleaned"]
+            with pytest.raises(gort.GoroutineCancelled):
+                g.result()
+            assert type(g.exception()) is gort.Cancelled
+            assert g.cancel() is False
+        assert gort.num_goroutine() == 2  # main, and the one that slept inside a join
+
+    run(main, procs=procs)
+
+
+def test_cancel_before_the_start() -> None:
+    """Broken: a goroutine that is cancelled before it starts runs nevertheless."""
+
+    def main() -> None:
+        ran: list[int] = []
+        tasks = [go(ran.append, i) for i in range(100)]
+        for g in tasks[::2]:
+            g.cancel()
+        for g in tasks:
+            g.join()
+        assert ran == list(range(1, 100, 2))
+        assert tasks[0].name == tasks[1].name
+
+    run(main, procs=1)
+
+
+def test_cancel_races_with_start_and_end(procs: int, jitter: None) -> None:
+    """Broken: a cancellation from another thread at the moment of start or end hangs or hits another goroutine."""
+    ch: Chan[int] = Chan()
+    with Runtime(procs) as runtime:
+        for i in range(600):
+            g = runtime.go(ch.recv)
+            bystander = runtime.go(gosched)
+            for _ in range(i % 7):
+                time.sleep(0)
+            g.cancel()
+            g.join()
+            bystander.result()
+            assert type(g.exception()) is gort.Cancelled
+
+
+def test_cancel_of_oneself_and_ignored_cancel() -> None:
+    """Broken: a goroutine that cancels itself is not cancelled at its next wait, or one that goes on is hit again."""
+
+    def main() -> None:
+        def stubborn() -> str:
+            me = current()
+            assert me is not None and me.cancel()
+            try:
+                sleep(1e-3)
+            except gort.Cancelled:
+                pass
+            sleep(1e-3)
+            return "went on"
+
+        assert go(stubborn).result() == "went on"
+
+    run(main, procs=1)
+
+
+def test_plain_except_does_not_swallow_a_cancellation() -> None:
+    """Broken: `except Exception` in the middle of a program swallows a cancellation."""
+    assert not issubclass(gort.Cancelled, Exception)
+
+    def main() -> None:
+        def careless() -> None:
+            while True:
+                try:
+                    sleep(LONG)
+                except Exception:
+                    pass
+
+        g = settle(go(careless))
+        g.cancel()
+        g.join()
+
+    run(main, procs=1)
+
+
+# -- what it says of itself -----------------------------------------------------------------------------------------
+
+
+def test_id_name_repr_and_current(procs: int) -> None:
+    """Broken: id, name, repr or current of a goroutine."""
+    assert current() is None
+
+    def main() -> None:
+        me = current()
+        assert me is not None and me.name == main.__qualname__
+        assert go(current).result() is not me
+        g = go(current)
+        assert g.result() is g
+        assert greenlet.greenlet(current).switch() is me
+        tasks = [go(fn) for fn in (int, functools.partial(int), current)]
+        assert [t.name for t in tasks[:2]] == ["int", "int"]
+        assert len({t.id for t in tasks}) == 3 and sorted(t.id for t in tasks) == [t.id for t in tasks]
+        tasks[0].name = "worker"
+        assert "worker" in repr(tasks[0]) and str(tasks[0].id) in repr(tasks[0])
+        with pytest.raises(TypeError, match="name"):
+            tasks[0].name = 1  # type: ignore[assignment]
+
+    run(main, procs=procs)
+
+
+def test_state() -> None:
+    """Broken: the state of a goroutine is not what it does."""
+
+    def main() -> None:
+        ch: Chan[int] = Chan()
+        me = current()
+        assert me is not None and me.state == "running"
+        seen: list[str] = []
+
+        def work() -> None:
+            seen.append(g.state)
+            ch.recv()
+            gort.select(gort.recv(ch), gort.recv(None))
+
+        g = go(work)
+        assert (g.state, g.done()) == ("runnable", False)
+        gosched()
+        assert (seen, g.state, g.wait_reason[:12]) == (["running"], "waiting", "chan receive")
+        ch.send(1)
+        assert g.state == "runnable"
+        gosched()
+        assert (g.state, g.wait_reason[:6]) == ("waiting", "select")
+        ch.send(1)
+        assert g.state == "runnable"
+        gosched()
+        assert (g.state, g.done()) == ("dead", True)
+        g = go(lambda: [gosched(), gosched()])
+        gosched()
+        assert g.state == "runnable"
+        g.join()
+
+    run(main, procs=1)
+
+
+def test_stacks_tell_what_everybody_does() -> None:
+    """Broken: stacks() leaves out a goroutine, its frames, what it waits for or where it was started."""
+
+    def waits_here(ch: Chan[int]) -> None:
+        ch.recv()
+
+    def main() -> None:
+        ch: Chan[int] = Chan()
+        g = settle(go(waits_here, ch))
+        fresh = go(int)
+        text = gort.stacks()
+        for part in ("waits_here", "chan receive", "started at", "not started", "running", "main"):
+            assert part in text
+        assert all(f"goroutine {x.id} " in text for x in (g, fresh, current()) if x is not None)
+        assert "machine.py" not in text  # not the runtime's own frames
+        g.cancel()
+
+    run(main, procs=1)
+
+
+def test_contextvars(procs: int) -> None:
+    """Broken: a goroutine does not start with a copy of its creator's context, or changes another's."""
+    var: contextvars.ContextVar[Any] = contextvars.ContextVar("var", default="unset")
+
+    def child(k: int) -> tuple[Any, Any]:
+        first = var.get()
+        var.set(k)
+        gosched()
+        sleep(1e-4)
+        return first, var.get()
+
+    def main() -> None:
+        assert [go(child, k).result() for k in range(5)] == [("outer", k) for k in range(5)]
+        var.set("mine")
+        tasks = [go(child, k) for k in range(20)]
+        var.set("later")
+        assert [g.result() for g in tasks] == [("mine", k) for k in range(20)]
+        assert var.get() == "later"
+
+    def empty() -> None:
+        # without any variable set, and with one carrier that runs all: nothing may stay from the one before
+        assert [go(child, k).result() for k in range(5)] == [("unset", k) for k in range(5)]
+        assert var.get() == "unset"
+
+    contextvars.Context().run(run, empty, procs=procs)
+    var.set("outer")
+    run(main, procs=procs)
+    assert var.get() == "outer"
+    with Runtime(procs) as runtime:
+        assert runtime.go(child, 1).result() == ("outer", 1)
+
+
+def test_a_finished_goroutine_keeps_nothing_alive() -> None:
+    """Broken: the handle of a finished goroutine, or the carrier that ran it, keeps its arguments or locals alive."""
+
+    class Thing:
+        pass
+
+    def use(thing: Thing) -> None:
+        other = thing
+        gosched()
+        assert other is thing
+
+    def main() -> None:
+        thing = Thing()
+        gone = weakref.ref(thing)
+        g = go(use, thing)
+        g.join()
+        del thing
+        gosched()
+        gc.collect()
+        assert gone() is None and g.done()
+
+    run(main, procs=1)
+
+
+@pytest.mark.parametrize("bad", [None, 1, "f", [], Chan(1)])
+def test_go_needs_a_function(bad: Any) -> None:
+    """Broken: `go` of what cannot be called fails later, somewhere else, or not at all."""
+
+    def check() -> None:
+        with pytest.raises(TypeError, match="function"):
+            go(bad)
+
+    check()
+    run(check, procs=1)
+    with pytest.raises(TypeError, match="function"):
+        run(bad)
+    with Runtime(1) as runtime:
+        for start in (runtime.go, runtime.run):
+            with pytest.raises(TypeError, match="function"):
+                start(bad)
+    with pytest.raises(TypeError):
+        go()  # type: ignore[call-arg]

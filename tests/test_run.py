@@ -1,0 +1,525 @@
+"""run, Runtime and their ends: main's value, cancellation of the rest, closing, deadlock, limits, Ctrl-C.
+
+What needs a process of its own runs in one: a deadlock is only seen when no other thread of the process could end it
+(the tests' process has some), and Ctrl-C and the end of the interpreter concern the whole process.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from typing import Any
+
+import greenlet
+import pytest
+
+import gort
+from gort import Chan, Runtime, current, go, gosched, run, sleep
+
+LONG = 50.0
+PRELUDE = "import gort, os, signal, sys, threading, time\nfrom gort import *\n"
+
+
+def script(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, in a process of its own."""
+    args = [sys.executable, "-c", PRELUDE + textwrap.dedent(code)]
+    return subprocess.run(args, env={**os.environ, **env}, capture_output=True, text=True, timeout=50)
+
+
+def succeeds(code: str, **env: str) -> str:
+    done = script(code, **env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# -- run --------------------------------------------------------------------------------------------------------------
+
+
+def test_run_returns_or_raises_what_main_does(procs: int) -> None:
+    """Broken: run does not give main's value, or its exception with its frames, or runs it on another thread."""
+
+    def main(*args: Any, **kw: Any) -> Any:
+        assert threading.get_ident() == ident
+        return args, kw
+
+    def fails(kind: type[BaseException]) -> None:
+        sleep(1e-4)
+        raise kind("in main")
+
+    ident = threading.get_ident()
+    assert run(main, 1, procs=procs, fn=2) == ((1,), {"fn": 2})
+    for kind in (ValueError, SystemExit, KeyboardInterrupt, StopIteration, GeneratorExit):
+        with pytest.raises(kind, match="in main") as info:
+            run(fails, kind, procs=procs)
+        assert "fails" in [entry.name for entry in info.traceback]
+    with pytest.raises(gort.GortError):
+        run(lambda: current().cancel() and sleep(LONG), procs=procs)  # type: ignore[union-attr]
+
+
+def test_run_inside_a_goroutine_is_an_error() -> None:
+    """Broken: run inside a goroutine hangs instead of saying what to do."""
+    with pytest.raises(gort.GortError, match="inside a goroutine"):
+        run(lambda: run(int))
+
+
+def test_runs_and_runtimes_side_by_side(procs: int) -> None:
+    """Broken: two runtimes in one process disturb each other, or `go` in one goes to the other."""
+    ch: Chan[int] = Chan()
+
+    def main(k: int) -> int:
+        assert gort.gomaxprocs() == procs + k
+        helper = go(lambda: gort.stats()["procs"])
+        assert helper.result() == procs + k
+        for i in range(200):
+            if k:
+                ch.send(i)
+            else:
+                assert ch.recv() == i
+        return k
+
+    out: list[int] = []
+    thread = threading.Thread(target=lambda: out.append(run(main, 1, procs=procs + 1)))
+    thread.start()
+    assert run(main, 0, procs=procs) == 0
+    thread.join()
+    assert out == [1]
+    with Runtime(procs) as one, Runtime(procs + 1) as two:
+        tasks = [one.go(main, 0), two.go(main, 1)]
+        assert [g.result() for g in tasks] == [0, 1]
+        assert one.run(lambda: two.run(lambda: gort.gomaxprocs())) == procs + 1  # and they may wait for each other
+
+
+def test_procs_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: GORT_PROCS is not heeded, or wins over the argument, or nonsense in it passes."""
+    monkeypatch.delenv("GORT_PROCS", raising=False)
+    assert run(gort.gomaxprocs) == gort.num_cpu()
+    monkeypatch.setenv("GORT_PROCS", "3")
+    assert run(gort.gomaxprocs) == 3 and run(gort.gomaxprocs, procs=2) == 2
+    for bad in ("0", "-1", "many", "1.5"):
+        monkeypatch.setenv("GORT_PROCS", bad)
+        with pytest.raises(ValueError, match="GORT_PROCS"):
+            run(int)
+
+
+# -- behaviour 23: the end of main, the close of a Runtime --------------------------------------------------------
+
+
+def waiting_in_every_way(log: list[Any], started: Chan[int]) -> int:
+    """Start goroutines that wait in every way there is, with cleanups that block; how many there are.
+
+    In no way that another's cancellation could end (a join, a meeting): then their own might come when they are in the
+    cleanup already, and rightly end that.
+    """
+    ways = [lambda: Chan().recv(), lambda: Chan().send(1), lambda: sleep(LONG), lambda: gort.select(gort.recv(Chan())),
+            lambda: Chan().recv(timeout=LONG), lambda: go(sleep, LONG).join(), lambda: gort.after(LONG).recv(),
+            lambda: forever(gosched), lambda: forever(lambda: sleep(1e-4))]  # fmt: skip
+
+    def work(k: int) -> None:
+        try:
+            started.send(k)
+            ways[k]()
+        finally:
+            sleep(1e-3)
+            assert go(lambda: k).result() == k
+            log.append(k)
+
+    for k in range(len(ways)):
+        go(work, k)
+    return len(ways)
+
+
+def forever(fn: Any) -> None:
+    while True:
+        fn()
+
+
+@pytest.mark.parametrize("how", ["run", "close", "error"])
+def test_23_the_others_are_cancelled_and_clean_up(procs: int, how: str) -> None:
+    """Broken: when main ends a goroutine goes on, hangs, or its finally block does not run to its end."""
+    log: list[int] = []
+    started: Chan[int] = Chan()
+
+    def main() -> int:
+        n = waiting_in_every_way(log, started)
+        for _ in range(n):
+            started.recv()
+        go(log.append, -1)  # never started, so never run
+        if how == "error":
+            raise ZeroDivisionError
+        return n
+
+    if how == "run":
+        n = run(main, procs=procs)
+    elif how == "error":
+        n = 9
+        with pytest.raises(ZeroDivisionError):
+            run(main, procs=procs)
+    else:
+        with Runtime(procs) as runtime:
+            n = runtime.run(main)
+    assert sorted(k for k in log if k >= 0) == list(range(n))
+
+
+def test_23_goroutines_that_a_cleanup_starts_end_too(procs: int) -> None:
+    """Broken: closing hangs when a finally block starts goroutines that block for good, on this machine or another."""
+    log: list[int] = []
+    started: Chan[int] = Chan(1)
+
+    def child(runs: threading.Event, depth: int) -> None:
+        runs.set()
+        try:
+            Chan().recv()
+        finally:
+            log.append(depth)
+            if depth:
+                go(child, threading.Event(), depth - 1)
+
+    def work() -> None:
+        started.send(1)
+        runs = threading.Event()
+        try:
+            Chan().recv()
+        finally:
+            go(child, runs, 3)
+            if procs > 1:
+                runs.wait()  # blocks this machine, so that the child starts on another
+
+    for _ in range(3):
+        with Runtime(procs) as runtime:
+            runtime.go(work)
+            started.recv()
+    assert log == [3, 2, 1, 0] * 3
+
+
+def test_close_and_after() -> None:
+    """Broken: a closed Runtime takes work and never runs it, closing twice fails, or a goroutine closes its own."""
+    runtime = Runtime(2)
+    g = runtime.go(sleep, LONG)
+    with pytest.raises(gort.GortError, match="closed by one of its own"):
+        runtime.run(runtime.close)
+    runtime.close()
+    runtime.close()
+    assert type(g.exception()) is gort.Cancelled and "closed" in repr(runtime)
+    for use in (lambda: runtime.go(int), lambda: runtime.run(int), runtime.__enter__):
+        with pytest.raises(gort.RuntimeClosed, match="closed"):
+            use()
+    Runtime().close()  # one that was never used
+
+
+def test_close_races_with_go(procs: int, jitter: None) -> None:
+    """Broken: a goroutine that a thread starts while the Runtime closes neither ends nor is refused."""
+    for _ in range(60):
+        runtime = Runtime(procs)
+        tasks: list[Any] = []
+
+        def submit(runtime: Runtime = runtime, tasks: list[Any] = tasks) -> None:
+            try:
+                while True:
+                    tasks.append(runtime.go(sleep, 1e-5))
+            except gort.RuntimeClosed:
+                pass
+
+        thread = threading.Thread(target=submit)
+        thread.start()
+        while not tasks:
+            time.sleep(0)
+        runtime.close()
+        thread.join()
+        for g in tasks:
+            g.join()
+
+
+def test_a_thousand_runtimes_leak_nothing() -> None:
+    """Broken: a closed Runtime leaves a thread, a file descriptor, a greenlet or other objects behind."""
+
+    def things() -> tuple[int, int, int, int]:
+        gc.collect()
+        objects = gc.get_objects()
+        fds = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        ours = sum(type(x).__module__.startswith("gort.") for x in objects)
+        return threading.active_count(), fds, sum(isinstance(x, greenlet.greenlet) for x in objects), ours
+
+    def use(k: int) -> None:
+        ch: Chan[int] = Chan(k % 2)
+        with Runtime(1 + k % 3) as runtime:
+            tasks = [runtime.go(ch.recv) for _ in range(3)]
+            runtime.run(ch.send, 5)
+            runtime.run(sleep, 1e-5)
+            runtime.go(ch.recv, timeout=LONG)
+        assert sorted(g.exception() is None for g in tasks) in ([False, False, True], [False, False, False])
+        run(lambda: go(gosched).join(), procs=1 + k % 2)
+
+    use(0)
+    before = things()
+    for k in range(500):  # two runtimes in each
+        use(k)
+    assert things() == before
+
+
+# -- go from plain threads ----------------------------------------------------------------------------------------------
+
+
+def test_go_from_a_plain_thread_joins_the_run_that_is_on() -> None:
+    """Broken: `go` on a plain thread, while a run is going on, does not go to that run."""
+
+    def main() -> None:
+        out: Chan[Any] = Chan()
+        me = threading.get_ident()
+        threading.Thread(target=lambda: go(lambda: out.send(threading.get_ident()))).start()
+        assert out.recv() == me  # one P: so it ran on main's thread
+
+    run(main, procs=1)
+
+
+def test_the_background_runtime() -> None:
+    """Broken: `go` without a run starts no runtime, or one that keeps the program from ending, or ends it unclean."""
+    out = succeeds(
+        """
+        def work():
+            try:
+                Chan().recv()
+            finally:
+                sleep(0.001)
+                print("cleaned up", flush=True)
+        g = go(work)
+        print(go(lambda: 42).result(), g.done())
+        print(after(0.001).recv() > 0, gomaxprocs(3) > 0, gomaxprocs())
+        print(run(lambda: gomaxprocs(), procs=2))
+        """
+    )
+    assert out.splitlines() == ["42 False", "True True 3", "2", "cleaned up"]
+
+
+# -- behaviour 22: deadlock ---------------------------------------------------------------------------------------------
+
+DEADLOCKS = {
+    "recv": "Chan().recv()",
+    "send": "Chan().send(1)",
+    "select": "select(recv(None))",
+    "join": "go(lambda: Chan().recv()).join()",
+    "after others": "go(sleep, 0.01); go(lambda: [gosched() for _ in range(100)]); Chan().recv()",
+    "a timer gone": "after(0.01).recv(); t = Timer(1000); t.stop(); c = Chan(); g = go(c.recv, 1000); gosched(); "
+    "g.cancel(); g.join(); Chan().recv()",
+    "a time-out overtaken": "c = Chan(); g = go(c.recv_ok, 1000); sleep(0.001); c.close(); g.join(); Chan().recv()",
+    "a thread gone": "t = threading.Thread(target=int); t.start(); t.join(); Chan().recv()",
+    "on many threads": "b = threading.Barrier(gomaxprocs()); c = Chan(); d = Chan(9); "
+    "[go(lambda: (b.wait(), d.send(1), c.recv())) for _ in range(gomaxprocs())]; "
+    "[d.recv() for _ in range(gomaxprocs())]; c.recv()",
+}
+
+
+def cases(table: dict[str, str]) -> str:
+    """A function for each case, and a list of them all."""
+    text = "".join(f"def {'case_' + name.replace(' ', '_').replace('-', '_')}(c):\n    {code}\n" for name, code in table.items())
+    return text + f"CASES = [f for name, f in list(globals().items()) if name.startswith('case_')]\n"
+
+
+def test_22_a_deadlock_is_an_error(procs: int) -> None:
+    """Broken: when nothing can ever run again the program hangs instead of saying so, with every goroutine's stack."""
+    code = cases(DEADLOCKS) + f"""
+def bystander():
+    Chan().recv()
+def main(case):
+    go(bystander)
+    case(Chan())
+for case in CASES:
+    print(case.__name__, flush=True)
+    try:
+        run(main, case, procs={procs})
+    except Deadlock as error:
+        text = str(error)
+        assert text.startswith("all goroutines are asleep - deadlock!"), text
+        assert all(part in text for part in ("bystander", case.__name__, "chan receive", "main")), text
+    else:
+        sys.exit("no deadlock")
+"""
+    assert len(succeeds(code).splitlines()) == len(DEADLOCKS)
+
+
+def test_22_again_and_again(procs: int) -> None:
+    """Broken: whether a deadlock is seen depends on chance."""
+    code = f"""
+        sys.setswitchinterval(1e-6)
+        def main():
+            try:
+                go(lambda: Chan().recv()).join()
+            except Deadlock:
+                pass
+            go(Chan().recv)
+            Chan().recv()  # caught once, main goes on, and once more
+        for i in range(150):
+            try:
+                run(main, procs={procs})
+            except Deadlock:
+                continue
+            raise SystemExit("no deadlock")
+        """
+    succeeds(code)
+
+
+def test_22_a_cleanup_that_waits_for_ever_is_one_too() -> None:
+    """Broken: a finally block that waits for nothing keeps run from ending."""
+    out = succeeds(
+        """
+        def work():
+            try:
+                Chan().recv()
+            finally:
+                try:
+                    Chan().recv()
+                except Deadlock:
+                    print("told")
+        run(lambda: [go(work), gosched(), gosched()] and None, procs=1)
+        """
+    )
+    assert out == "told\n"
+
+
+NO_DEADLOCKS = {
+    "sleep": "go(lambda: (sleep(0.1), c.send(1)))",
+    "a time-out": "go(lambda: go(Chan().recv, 0.1).exception() and c.send(1))",
+    "after_func": "after_func(0.1, c.send, 1)",
+    "a ticker": "t = Ticker(0.05); go(lambda: (t.c.recv(), t.c.recv(), c.send(1)))",
+    "a thread": "threading.Thread(target=lambda: (time.sleep(0.1), c.send(1))).start()",
+    "a thread that starts one": "threading.Thread(target=lambda: (time.sleep(0.1), go(c.send, 1))).start()",
+    "a machine in a call": "go(lambda: (time.sleep(0.1), c.send(1)))",
+    "a signal": "signal.signal(signal.SIGALRM, lambda *_: go(c.send, 1)); signal.setitimer(signal.ITIMER_REAL, 0.1)",
+}
+
+
+def test_22_no_false_alarm(procs: int) -> None:
+    """Broken: Deadlock is raised although a timer, a thread, a signal or a busy goroutine would have woken main."""
+    code = cases(NO_DEADLOCKS) + f"""
+def main(case):
+    c = Chan()
+    case(c)
+    return c.recv()
+for case in CASES:
+    print(case.__name__, flush=True)
+    assert run(main, case, procs={procs}) == 1
+"""
+    assert len(succeeds(code).splitlines()) == len(NO_DEADLOCKS)
+
+
+# -- behaviour 24 and Ctrl-C ----------------------------------------------------------------------------------------------
+
+
+def test_24_the_thread_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: more threads than allowed are started, or the error does not name the limit."""
+    with pytest.raises(gort.ThreadLimit, match="limit is 3"):
+        Runtime(4, max_threads=3)
+    with Runtime(3, max_threads=3) as runtime:
+        with pytest.raises(gort.ThreadLimit, match="limit of 3"):
+            runtime.gomaxprocs(4)
+        assert runtime.gomaxprocs() == 3
+    monkeypatch.setenv("GORT_MAXTHREADS", "2")
+    with pytest.raises(gort.ThreadLimit, match="GORT_MAXTHREADS"):
+        run(int, procs=3)
+    monkeypatch.setenv("GORT_MAXTHREADS", "few")
+    with pytest.raises(ValueError, match="GORT_MAXTHREADS"):
+        run(int, procs=1)
+
+
+def interrupted(body: str, *cues: str) -> subprocess.CompletedProcess[str]:
+    """Run a program, and press Ctrl-C each time when it has printed the next of these lines."""
+    args = [sys.executable, "-u", "-c", PRELUDE + textwrap.dedent(body)]
+    child = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stderr is not None
+    out = ""
+    for cue in cues:
+        while (line := child.stdout.readline()) and line.strip() != cue:
+            out += line
+        out += line
+        child.send_signal(signal.SIGINT)
+    with child:
+        return subprocess.CompletedProcess(args, child.wait(), out + child.stdout.read(), child.stderr.read())
+
+
+@pytest.mark.parametrize("what", ["Chan().recv()", "while True: pass", "sleep(50)", "go(loop).join()", "loop()"])
+def test_ctrl_c_ends_the_program(procs: int, what: str) -> None:
+    """Broken: Ctrl-C does not stop a program, wherever main is, or leaves out finally blocks, or prints a storm."""
+    done = interrupted(
+        f"""
+        def loop():
+            while True: gosched()
+        def other():
+            try: Chan().recv()
+            finally: print("other cleaned")
+        def main():
+            for _ in range(20): go(other)
+            go(sleep, 40)  # else it is a deadlock
+            gosched()
+            try:
+                print("ready")
+                {what}
+            finally:
+                print("main cleaned")
+        run(main, procs={procs})
+        """,
+        "ready",
+    )
+    assert done.returncode == -signal.SIGINT
+    lines = done.stdout.split("\n")
+    assert lines.count("main cleaned") == 1 and lines.count("other cleaned") == 20
+    assert done.stderr.count("Traceback") == 1 and "in main" in done.stderr
+
+
+def test_ctrl_c_may_be_handled_and_a_second_one_stops_a_loop() -> None:
+    """Broken: main cannot handle a KeyboardInterrupt and go on, or a goroutine's endless loop cannot be stopped."""
+    done = interrupted(
+        """
+        def loop():
+            seen, write = os.pipe()
+            os.set_blocking(seen, False)
+            os.set_blocking(write, False)
+            signal.set_wakeup_fd(write)
+            print("looping")
+            while True:
+                try: os.read(seen, 1)
+                except BlockingIOError: continue
+                print("seen")  # the signal has been handled, and did not end this loop
+        def main():
+            go(sleep, 40)
+            try:
+                print("ready")
+                Chan().recv()
+            except KeyboardInterrupt:
+                print("handled")
+            try:
+                g = go(loop)
+                g.join()
+            finally:
+                print(type(g.exception()))
+        run(main, procs=1)
+        """,
+        "ready",
+        "looping",  # this one is for main, which cannot run
+        "seen",  # this one is for whatever keeps it from that
+    )
+    assert done.stdout.startswith("ready\nhandled\nlooping\nseen\n") and done.returncode == -signal.SIGINT
+    assert done.stdout.endswith("<class 'KeyboardInterrupt'>\n")
+
+
+def test_a_signal_handler_that_raises_reaches_main(procs: int) -> None:
+    """Broken: an exception raised by the program's own signal handler ends the scheduler instead of main's wait."""
+    code = f"""
+        def handler(*_): raise ValueError("from the handler")
+        signal.signal(signal.SIGALRM, handler)
+        def main():
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            try:
+                Chan().recv()
+            finally:
+                print("cleaned")
+        try:
+            run(main, procs={procs})
+        except ValueError as error:
+            print(error, threading.active_count())
+        """
+    assert succeeds(code) == "cleaned\nfrom the handler 1\n"
