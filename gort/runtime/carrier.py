@@ -8,9 +8,13 @@ gFree list).  A goroutine owns a carrier only from its first instruction to its 
 The turn of the local run queue.  A machine has two kinds of work: started goroutines (carriers, in its `ready`
 queue) and fresh ones (in its P's LRQ).  A goroutine that parks takes the next thing from `ready` and switches to it,
 without asking anybody; so the LRQ must stand in `ready` as well, or it would starve.  It does, as one idle carrier,
-the *starter*: `m.starter` is what stands in `ready` for the LRQ, or None.  If there is no idle carrier, the hub stands
-there, and makes one: a new carrier is first switched to from the hub only, because a greenlet begins its C stack and
-its recursion count where it is first switched to, and carriers started by carriers would pile up.
+the *starter*: `m.starter` is what stands in `ready` for the LRQ, or None.  If there is no idle carrier, the *maker*
+stands there, and makes one: a new carrier is first switched to from the maker or the hub only, because a greenlet begins
+its C stack and its recursion count where it is first switched to, and carriers started by carriers would pile up.
+
+The maker is a greenlet of its own, not the hub, so that the LRQ's place in `ready` cannot be mistaken for a call of
+the hub by sysmon or a canceller: when the hub stood there itself, each such call forgot the old place and took a new
+one, the old ones stayed in the queue, and started goroutines waited 61 starts for each.
 
 Invariant, at every switch: if the LRQ is not empty then a starter is in `ready`.  Hence:
 
@@ -19,7 +23,7 @@ Invariant, at every switch: if the LRQ is not empty then a starter is in `ready`
   *front* of `ready`: should this goroutine park, the LRQ's turn goes on;
 - a goroutine that ends with the starter at the front of `ready` goes on with the next fresh one in the same loop;
 - every 61st start the turn ends, whether goroutines end or park: the global queue is asked first, the starter moves to
-  the end, the others run (and if the starter is the hub, it looks at timers and all else when it gets there).
+  the end, the others run (and if the starter is the maker, the hub looks at timers and all else when it gets there).
 
 So 100,000 goroutines that return at once are run by one carrier without a switch, and started goroutines wait for at
 most 61 starts.  Only the machine's own thread touches `starter`, `free` and the front of `ready` (sysmon may put the
@@ -81,7 +85,7 @@ class Carrier(greenlet):
                 continue
             m.started = n
             if m.starter is None and p is not None and p.lrq:
-                m.starter = starter = m.free.pop() if m.free else m.hub
+                m.starter = starter = m.free.pop() if m.free else m.maker
                 if n % TURN:
                     ready.appendleft(starter)
                 else:
@@ -119,7 +123,7 @@ class Carrier(greenlet):
                 else:
                     if ready[0] is m.starter:
                         ready.append(ready.popleft())
-                    if ready[0] is m.starter and m.starter is not m.hub:
+                    if ready[0] is m.starter and m.starter is not m.maker:
                         continue
             elif not ready:
                 continue

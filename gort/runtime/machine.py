@@ -48,7 +48,7 @@ class Machine:
     """M."""
 
     __slots__ = (
-        "alive", "asleep", "carriers", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "next", "note",
+        "alive", "asleep", "carriers", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "maker", "next", "note",
         "p", "parked", "poller", "probed", "ready", "sched", "seen", "since", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
         "undelivered", "wakes", "yielded",
     )  # fmt: skip
@@ -60,13 +60,14 @@ class Machine:
         self.thread: threading.Thread | None = None
         self.alive = True
         self.hub: Hub = None  # type: ignore[assignment]
+        self.maker: Hub = None  # type: ignore[assignment]
         self.ready: deque[Any] = deque()
         self.throws: deque[tuple[Any, BaseException]] = deque()
         self.mail: deque[tuple[Goroutine[Any] | None, BaseException]] = deque()
         self.undelivered: list[Carrier] = []  # with an exception in `pending` that could not be thrown at once
         self.carriers: set[Carrier] = set()
         self.free: list[Carrier] = []
-        self.starter: Any = None  # what stands in `ready` for the LRQ: an idle carrier, the hub, or None
+        self.starter: Any = None  # what stands in `ready` for the LRQ: an idle carrier, the maker, or None
         self.p: Processor | None = None
         self.last: Processor | None = None
         self.next: Processor | None = None
@@ -124,7 +125,7 @@ class Machine:
 
     def live(self) -> int:
         """How many started goroutines it has."""
-        return max(0, len(self.carriers) - len(self.free) - (self.starter is not None and self.starter is not self.hub))
+        return max(0, len(self.carriers) - len(self.free) - (self.starter is not None and self.starter is not self.maker))
 
     # -- on its own thread --------------------------------------------------------------------------------------
 
@@ -133,6 +134,8 @@ class Machine:
         self.ident = threading.get_ident()
         self.hub = Hub(self.loop)
         self.hub.m = self
+        self.maker = Hub(self.make, self.hub)
+        self.maker.m = self
 
     def main(self) -> None:
         """The body of a machine's thread."""
@@ -150,7 +153,7 @@ class Machine:
 
     def queue_starter(self) -> None:
         """Give the LRQ its place in the ready queue."""
-        self.starter = starter = self.free.pop() if self.free else self.hub
+        self.starter = starter = self.free.pop() if self.free else self.maker
         self.ready.append(starter)
 
     def take_rarely(self) -> Goroutine[Any] | None:
@@ -261,6 +264,17 @@ class Machine:
         """Throw what could not be thrown before, if its goroutine has given way since."""
         self.undelivered = [c for c in self.undelivered if c.pending is not None and c.g is not None and not self._throw(c)]
 
+    def make(self) -> None:
+        """The maker: the LRQ's turn has come when there was no idle carrier to stand there (see carrier.py)."""
+        while self.alive:
+            self.starter = None
+            p = self.p
+            rare = self.throws or self.probed or self.mail or not self.started % TURN
+            if rare or p is None or not p.lrq:
+                self.hub.switch()
+            else:
+                (self.free.pop() if self.free else self.new_carrier()).switch()
+
     def loop(self) -> None:
         """The hub."""
         while True:
@@ -286,12 +300,6 @@ class Machine:
         ready = self.ready
         throws = self.throws
         while True:
-            if self.starter is self.hub:  # it is the LRQ's turn, and there was no idle carrier: make one
-                self.starter = None
-                quick = not (throws or self.probed or self.mail or not self.started % TURN)
-                if quick and self.p is not None and self.p.lrq:
-                    (self.free.pop() if self.free else self.new_carrier()).switch()
-                    continue
             probed = self.probed
             self.probed = self.stuck = False
             if self.mail:
@@ -398,13 +406,15 @@ class Machine:
         self.alive = False
         self.sched.detach(self)
         overdue.clear(self)
-        if self.starter is not None and self.starter is not self.hub:
+        if self.starter is not None and self.starter is not self.maker:
             self.free.append(self.starter)
         self.starter = None
+        if self.maker:  # started, so suspended in its loop: it sees that we are not alive, and returns
+            self.maker.switch()
         while self.free:
             carrier = self.free.pop()
             self.carriers.discard(carrier)
-            if carrier:  # started, so suspended in its loop: it sees that we are not alive, and returns
+            if carrier:  # likewise
                 carrier.switch()
         self.ready.clear()
         if self.poller is not None:
