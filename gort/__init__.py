@@ -5,7 +5,9 @@ The public names, and nothing else; the README says what to do with them.
 
 from __future__ import annotations
 
+from . import context
 from ._version import VERSION
+from .cancel import shield, timeout
 from .chan import Chan
 from .errors import (
     Cancelled,
@@ -17,6 +19,7 @@ from .errors import (
     ThreadLimit,
     WouldBlockScheduler,
 )
+from .group import Group
 from .runtime import report as _report
 from .runtime.carrier import current
 from .runtime.goroutine import Goroutine
@@ -28,40 +31,74 @@ from .runtime.scheduler import num_cpu
 from .runtime.sleep import sleep
 from .runtime.wait import gosched
 from .selecting import recv, select, send
+from .sync import (
+    Barrier,
+    BrokenBarrier,
+    Cond,
+    Event,
+    Mutex,
+    Once,
+    Pool,
+    RWMutex,
+    Semaphore,
+    SingleFlight,
+    SyncError,
+    WaitGroup,
+    local,
+    once,
+)
 from .timer import Ticker, Timer, after, after_func
 
 __version__ = VERSION
 
 __all__ = [
+    "Barrier",
+    "BrokenBarrier",
     "Cancelled",
     "Chan",
     "ChannelClosed",
+    "Cond",
     "Deadlock",
+    "Event",
     "Goroutine",
     "GoroutineCancelled",
     "GortError",
+    "Group",
+    "Mutex",
+    "Once",
+    "Pool",
+    "RWMutex",
     "Runtime",
     "RuntimeClosed",
+    "Semaphore",
+    "SingleFlight",
+    "SyncError",
     "ThreadLimit",
     "Ticker",
     "Timer",
+    "WaitGroup",
     "WouldBlockScheduler",
     "after",
     "after_func",
+    "context",
     "current",
     "excepthook",
     "go",
     "gomaxprocs",
     "gosched",
+    "local",
     "num_cpu",
     "num_goroutine",
+    "once",
     "recv",
     "run",
     "select",
     "send",
+    "shield",
     "sleep",
     "stacks",
     "stats",
+    "timeout",
 ]
 
 # The runtime knows nothing above itself; so that a program can assign to gort.excepthook, it is told where to look.

@@ -503,7 +503,8 @@ def after_func(ctx: Context, fn: Callable[..., Any], /, *args: Any, **kw: Any) -
 
 def _check_parent(ctx: Any) -> Context:
     if not isinstance(ctx, Context):
-        raise TypeError(f"a Context is needed, not {type(ctx).__name__}: begin with context.background() or context.current()")
+        hint = "begin with context.background() or context.current()"
+        raise TypeError(f"a Context is needed, not {type(ctx).__name__}: {hint}")
     return ctx
 
 

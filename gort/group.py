@@ -9,13 +9,13 @@ wanted that, and the others go on.  So does GoroutineCancelled (from the result(
 has been cancelled: it is the shadow of that cancellation, and in which goroutine it falls is chance.
 
 What comes out of the block, in this order of precedence:
-- errors, in the order in which they came, in one group: ExceptionGroup, or BaseExceptionGroup if there is an error that
-  is no Exception.  An exception that is known already (the body asked for the result of the goroutine that failed) stands
-  there once;
+- errors, in the order in which they came, in one group: ExceptionGroup, or BaseExceptionGroup if there is one that is
+  no Exception.  An exception that came twice (the body asked for the result of the goroutine that failed) stands there
+  once;
 - what came from outside for the owner, the goroutine that has the block: its own cancellation, a time limit's, a
-  context's, Ctrl-C, Deadlock.  It cancels the goroutines and then goes on outwards as it is; beside errors, it is one of
-  the group's exceptions, and the block it belongs to finds it there (cancel.py).  Of several cancellations the widest
-  goes on, for it ends what the others would;
+  context's, Ctrl-C, Deadlock.  It cancels the goroutines and then goes on outwards as it is; beside errors, it is one
+  of the group's exceptions, and the block it belongs to finds it there (cancel.py).  Of several cancellations the
+  widest goes on, for it ends what the others would;
 - nothing, and the block ends normally.
 
 Invariants, when the latch is free ("alive" counts places that are taken, by goroutines and by those about to start):
@@ -32,12 +32,12 @@ The end of a child is seen from outside (sync/ending.py), not by a wrapper aroun
 cancelled before it starts, or dropped by a runtime that closes, never runs a wrapper.
 
 The owner's end, and why no cancellation is lost there, however many come and whenever.  The body is a `Scope`.  At the
-block's end that scope is left first: from then on nothing of the group's own can interrupt the owner, and what was meant
-for the body and not raised yet is taken back.  Then the owner waits; every exception that arrives in this wait was sent
-to it once, by somebody outside, is kept, and the wait begins again.  A cancellation that comes when the last child has
-already woken the owner is raised at the next wait after the block, as everywhere.  The wait ends, because each scope
-and each cancellation raises once, and the children have been cancelled.  The one exception is Deadlock: if it comes a
-second time, the children cannot end, and the owner leaves without them.
+block's end that scope is left first: from then on nothing of the group's own can interrupt the owner, and what was
+meant for the body and not raised yet is taken back.  Then the owner waits; every exception that arrives in this wait
+was sent to it once, by somebody outside, is kept, and the wait begins again.  A cancellation that comes when the last
+child has already woken the owner is raised at the next wait after the block, as everywhere.  The wait ends, because each
+scope and each cancellation raises once, and the children have been cancelled.  The one exception is Deadlock: if it
+comes a second time, the children cannot end, and the owner leaves without them.
 
 Refused: a context for every group (the children take part in the owner's cancellation by structure); errors through a
 callback; leaving the block with one exception bare when it is the only one (a program would have to catch two ways).
@@ -164,7 +164,7 @@ class Group(Place):
         outside: list[BaseException] = []  # what goes on outwards
         if exc is not None:
             self._sort_body(exc, own, outside)
-        while True:
+        while not any(isinstance(one, GreenletExit) for one in outside):  # its greenlet is being destroyed: no wait
             try:
                 self._wait()
                 break
@@ -172,14 +172,13 @@ class Group(Place):
                 if isinstance(other, Deadlock) and any(isinstance(one, Deadlock) for one in outside):
                     break  # the children cannot end
                 outside.append(other)
-                if isinstance(other, GreenletExit):
-                    break  # the owner's greenlet is being destroyed, and must not wait again
             self.cancel()
         return self._come_out(exc, outside)
 
     def __repr__(self) -> str:
         limit = "" if self._limit is None else f" of at most {self._limit}"
-        return f"<gort.Group {self._state}{', cancelled' if self._cancelled else ''}, {self._alive}{limit} goroutines>"
+        cancelled = ", cancelled" if self._cancelled else ""
+        return f"<gort.Group {self._state}{cancelled}, {self._alive}{limit} goroutines, {self._made()}>"
 
     # -- children ---------------------------------------------------------------------------------------------------
 
@@ -215,7 +214,7 @@ class Group(Place):
                 self._enqueue(ticket)
         latch.append(None)
         if state is not OPEN:
-            hint = "its with block has ended" if state is ENDED else "use it in a with statement: with Group() as g: g.go(...)"
+            hint = "begin its block first: with Group() as g: g.go(...)" if state is NEW else "its block has ended"
             raise GortError(f"this Group cannot start a goroutine: {hint}")
         return room
 
@@ -233,10 +232,11 @@ class Group(Place):
             if error is not None and not (self._cancelled and isinstance(error, GoroutineCancelled)):
                 self._errors.append(error)
                 victims = self._cancel_locked()
-            ticket = self._queue.head() if self._queue else None
-            if ticket is not None:  # its place goes to the first who waits for one
+            queue = self._queue
+            ticket = queue.head() if queue is not None else None
+            if queue is not None and ticket is not None:  # its place goes to the first who waits for one
                 self._children[ticket[1]] = None
-                w = self._queue.claim()
+                w = queue.claim()
             else:
                 self._alive -= 1
                 if not self._alive:
@@ -253,7 +253,8 @@ class Group(Place):
     def _child_ended(self, g: Goroutine[Any]) -> None:
         """Called where a child has ended, by the one who stored its outcome: must neither wait nor raise."""
         if g._value is FAILED:
-            g._asked()  # the block's end reports it
+            if self._state is OPEN:
+                g._asked()  # the block's end reports it
             self._leave(g, None if _is_cancellation(g._exc) else g._exc)
         else:
             self._leave(g)
@@ -269,7 +270,7 @@ class Group(Place):
         if victims is None:
             return
         if self._scope is not None:
-            self._scope.cancel("the body of a Group was cancelled: one of its goroutines failed, or cancel() was called")
+            self._scope.cancel("the body of a Group was cancelled: a goroutine of it failed, or cancel() was called")
         for g in victims:
             g.cancel()
 
@@ -306,9 +307,8 @@ class Group(Place):
             outside.append(exc)  # Cancelled, KeyboardInterrupt, GeneratorExit, SystemExit
             rest = None
         latch = self._hold()
-        if rest is not None and not any(rest is error for error in self._errors):
-            if not (self._cancelled and isinstance(rest, GoroutineCancelled)):
-                self._errors.append(rest)
+        if rest is not None and not (self._cancelled and isinstance(rest, GoroutineCancelled)):
+            self._errors.append(exc)
         victims = self._cancel_locked()
         latch.append(None)
         self._cancel_all(victims)
@@ -319,11 +319,8 @@ class Group(Place):
         self._state = ENDED
         found, self._errors = self._errors, []
         latch.append(None)
-        errors: list[BaseException] = []
-        for error in found:
-            rest = _without_cancellations(error)
-            if rest is not None and not any(rest is other for other in errors):
-                errors.append(rest)
+        once = {id(error): error for error in found}.values()
+        errors = [rest for rest in map(_without_cancellations, once) if rest is not None]
         outside = self._widest(outside)
         if not errors and len(outside) <= 1:
             if not outside:

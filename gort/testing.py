@@ -28,8 +28,6 @@ from .runtime.timers import check_seconds
 
 __all__ = ["GoroutineLeak", "no_leaks"]
 
-GRACE = 1.0
-
 
 class GoroutineLeak(AssertionError):
     """A block of code has left goroutines behind."""
@@ -42,7 +40,7 @@ class no_leaks(ContextDecorator):  # noqa: N801 - it is used like a function
     background one.  Also a decorator.  If the block raises, that is what is wrong, and nothing is checked.
     """
 
-    def __init__(self, *runtimes: instance.Runtime, grace: float = GRACE) -> None:
+    def __init__(self, *runtimes: instance.Runtime, grace: float = 1.0) -> None:
         for runtime in runtimes:
             if not isinstance(runtime, instance.Runtime):
                 raise TypeError(f"no_leaks looks at gort.Runtime, not at {type(runtime).__name__}")

@@ -49,8 +49,21 @@ class Semaphore(Place):
         timeout is in seconds, None: for ever, 0: do not wait.  Raises TimeoutError (nothing has been taken then), and
         ValueError for more than there can ever be.  Go: Weighted.Acquire.
         """
-        if not self.try_acquire(n):
-            self._acquire_slowly(n, timeout)
+        if overdue:
+            give_way()
+        if n != 1 or type(n) is not int:
+            self._check(n)
+        latch = self._latch
+        try:
+            latch.pop()
+        except IndexError:
+            contend(latch)
+        if n <= self._free and not self._queue:
+            self._free -= n
+            latch.append(None)
+            return
+        latch.append(None)
+        self._acquire_slowly(n, timeout)
 
     def try_acquire(self, n: int = 1) -> bool:
         """Take n permits if that needs no waiting; have they been taken?  Go: Weighted.TryAcquire."""
@@ -113,6 +126,8 @@ class Semaphore(Place):
             raise ValueError(f"acquire({n}) would wait for ever: there are only {self._size} permits")
 
     def _acquire_slowly(self, n: int, timeout: float | None) -> None:
+        if self.try_acquire(n):  # there may be none but dead tickets in the queue
+            return
         if timeout is not None:
             timeout = check_seconds(timeout, "timeout")
             if timeout <= 0:
