@@ -21,6 +21,7 @@ from .errors import (
 )
 from .group import Group
 from .runtime import report as _report
+from .runtime.blocking import blocking
 from .runtime.carrier import current
 from .runtime.goroutine import Goroutine
 from .runtime.instance import Runtime, go, gomaxprocs, num_goroutine, run
@@ -80,6 +81,7 @@ __all__ = [
     "WouldBlockScheduler",
     "after",
     "after_func",
+    "blocking",
     "context",
     "current",
     "excepthook",

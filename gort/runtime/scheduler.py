@@ -34,6 +34,7 @@ from greenlet import getcurrent
 
 from ..errors import Cancelled, Deadlock, RuntimeClosed, ThreadLimit
 from . import stacks
+from .blocking import Spares
 from .goroutine import FAILED, FREE_THREADED, Goroutine, next_id
 from .machine import Machine
 from .processor import Processor
@@ -77,6 +78,7 @@ class Scheduler:
         self.started_at = monotonic()
         self.next_m = 0
         self.sysmon = Sysmon(self)
+        self.spares = Spares(self)
 
     # -- fresh goroutines ---------------------------------------------------------------------------------------
 
@@ -461,6 +463,7 @@ class Scheduler:
     def _all_ended(self) -> None:
         self.closed = True
         self.sysmon.stop()
+        self.spares.close()
         self._drop_fresh()
         self.ended.set()
         while self.reports:
@@ -469,7 +472,7 @@ class Scheduler:
     def join_threads(self) -> None:
         """Wait until every machine has ended and its thread is gone."""
         self.ended.wait()
-        for thread in [*self.threads, self.sysmon.thread]:
+        for thread in [*self.threads, *self.spares.threads(), self.sysmon.thread]:
             if thread is not None and thread is not threading.current_thread() and thread.ident is not None:
                 thread.join()
         self.threads.clear()

@@ -48,6 +48,8 @@ def collect(sched: Any) -> dict[str, Any]:
         "goroutines": count(sched),
         "threads": len(ms),
         "idle_threads": len(sched.idle_ms),
+        "spare_threads": len(sched.spares.all),
+        "blocking_calls": sched.spares.busy(),
         "spinning": sched.spinning,
         "grq": len(sched.grq),
         "scheduled": sum(m["scheduled"] for m in ms),
