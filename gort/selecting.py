@@ -12,12 +12,12 @@ tickets are only left behind when no case could go ahead, and matched only by ot
 
 from __future__ import annotations
 
-import random
 from typing import Any, TypeVar
 
 from .chan import CLOSED, NOTHING, Chan
 from .errors import ChannelClosed
 from .runtime import overdue as _overdue
+from .runtime.chance import draw
 from .runtime.timers import check_seconds
 from .runtime.wait import Ticket, give_way, park, ready, waiter
 
@@ -25,8 +25,6 @@ T = TypeVar("T")
 
 overdue = False
 _overdue.register(globals())
-
-_random = random.random
 
 
 class Case:
@@ -153,7 +151,7 @@ def _attempt(cases: tuple[Case, ...], chans: list[Chan[Any]], leave: Any) -> tup
     woken = None
     while able:
         # One by one, because a waiter that we saw may be a select that is won elsewhere before we claim it.
-        index = able.pop(int(_random() * len(able)))
+        index = able.pop(int(draw() * len(able)))
         case = cases[index]
         chan = case.chan
         assert chan is not None

@@ -6,6 +6,7 @@ Read the files in this order; each opens with its own essay and imports only fro
     latch       the short lock of the hot paths
     wait        tickets, park and ready: how a goroutine waits and is woken, the surface for everything above
     timers      a heap of deadlines, one for each P
+    chance      random choices, and how GORT_SEED replays them
     report      exceptions that nobody asked for
     goroutine   G: the handle that `go` returns
     carrier     the greenlet that runs goroutines one after another, and the turn of the local run queue

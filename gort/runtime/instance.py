@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from greenlet import getcurrent
 
 from ..errors import GortError, RuntimeClosed
-from . import gcyield, stacks, stats
+from . import chance, gcyield, stacks, stats
 from . import overdue as _overdue
 from .goroutine import Goroutine
 from .interrupt import Interrupt, deferral
@@ -50,8 +50,8 @@ def _debug_options() -> dict[str, str]:
 def _new_scheduler(procs: int | None, max_threads: int | None = None) -> Scheduler:
     n = default_procs() if procs is None else check_procs(procs)
     limit = default_max_threads() if max_threads is None else check_procs(max_threads, "max_threads")
-    seed = os.environ.get("GORT_SEED")
-    sched = Scheduler(n, limit, int(seed) if seed else None)
+    chance.begin()
+    sched = Scheduler(n, limit)
     trace = _debug_options().get("schedtrace")
     if trace is not None:
         try:

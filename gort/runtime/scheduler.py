@@ -21,7 +21,6 @@ goroutines that their own machine starts within a microsecond, and where a gorou
 from __future__ import annotations
 
 import os
-import random
 import signal
 import sys
 import threading
@@ -33,7 +32,7 @@ from typing import Any
 from greenlet import getcurrent
 
 from ..errors import Cancelled, Deadlock, RuntimeClosed, ThreadLimit
-from . import stacks
+from . import chance, stacks
 from .blocking import Spares
 from .goroutine import FAILED, FREE_THREADED, Goroutine, next_id
 from .machine import Machine
@@ -51,7 +50,7 @@ RIPE = 50e-6 if FREE_THREADED else 1e-3
 class Scheduler:
     """The shared state of one runtime."""
 
-    def __init__(self, procs: int, max_threads: int, seed: int | None) -> None:
+    def __init__(self, procs: int, max_threads: int) -> None:
         if procs > max_threads:
             raise ThreadLimit(
                 f"procs={procs} needs up to {procs} threads, but the limit is {max_threads}: "
@@ -67,7 +66,6 @@ class Scheduler:
         self.grq: deque[Goroutine[Any]] = deque()
         self.reports: deque[tuple[BaseException, str]] = deque()
         self.spinning = 0
-        self.rng = random.Random(seed)
         self.main: Goroutine[Any] | None = None
         self.external = 0  # waits that something outside may end: I/O, blocking calls
         self.closing = False
@@ -223,7 +221,7 @@ class Scheduler:
 
     def _steal_round(self, p: Processor, allp: list[Processor]) -> bool:
         now = monotonic()
-        start = self.rng.randrange(len(allp))
+        start = chance.pick(len(allp))
         for victim in allp[start:] + allp[:start]:
             if victim is p:
                 continue
