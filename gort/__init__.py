@@ -5,7 +5,9 @@ The public names, and nothing else; the README says what to do with them.
 
 from __future__ import annotations
 
-from . import context
+from typing import TYPE_CHECKING, Any
+
+from . import context, futures
 from ._version import VERSION
 from .cancel import shield, timeout
 from .chan import Chan
@@ -19,6 +21,7 @@ from .errors import (
     ThreadLimit,
     WouldBlockScheduler,
 )
+from .futures import wait
 from .group import Group
 from .runtime import report as _report
 from .runtime.blocking import blocking
@@ -49,6 +52,9 @@ from .sync import (
     once,
 )
 from .timer import Ticker, Timer, after, after_func
+
+if TYPE_CHECKING:
+    from . import aio
 
 __version__ = VERSION
 
@@ -85,6 +91,7 @@ __all__ = [
     "context",
     "current",
     "excepthook",
+    "futures",
     "go",
     "gomaxprocs",
     "gosched",
@@ -101,7 +108,18 @@ __all__ = [
     "stacks",
     "stats",
     "timeout",
+    "wait",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # gort.aio, when first used: asyncio takes as long to load as all of gort.
+    if name == "aio":
+        from importlib import import_module
+
+        return import_module(".aio", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 # The runtime knows nothing above itself; so that a program can assign to gort.excepthook, it is told where to look.
 _report.current_hook[0] = lambda args: excepthook(args)

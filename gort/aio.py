@@ -35,6 +35,7 @@ import os
 import threading
 from collections.abc import Awaitable, Coroutine
 from contextvars import Context, copy_context
+from time import monotonic
 from typing import Any, TypeVar
 
 from .errors import GortError, ThreadLimit
@@ -42,12 +43,14 @@ from .futures import settle
 from .runtime import instance
 from .runtime.goroutine import Goroutine
 from .runtime.scope import Shield
-from .runtime.timers import check_seconds
+from .runtime.timers import INFINITY, check_seconds, deadline
 from .sync.ending import on_end
 
 __all__ = ["run", "wait"]
 
 T = TypeVar("T")
+
+LOOK = 1.0  # seconds between two looks whether a loop that is not ours has been closed
 
 
 # -- from a goroutine: run a coroutine -------------------------------------------------------------------------------
@@ -84,6 +87,25 @@ class _Call:
         else:
             self.future.set_result(task.result())
 
+    def settle(self, timeout: float | None) -> None:
+        """From the waiting side: until the task has ended.  Raises TimeoutError, and GortError if it never will."""
+        if _is_own(self.loop):
+            settle((self.future,), timeout)
+            return
+        # A loop of the program's may be stopped and closed with our task in it (asyncio.run misses those that come
+        # while it ends), and tells nobody.  So look, now and then.
+        end = deadline(INFINITY if timeout is None else timeout)
+        while True:
+            left = end - monotonic()
+            try:
+                settle((self.future,), min(left, LOOK))
+                return
+            except TimeoutError:
+                if left <= LOOK:
+                    raise
+            if self.loop.is_closed() and not self.future.done():
+                raise GortError(f"the event loop was closed before the coroutine {self.coro.__qualname__} had ended")
+
     def cancel(self) -> None:
         """From any thread: cancel the task, and wait until it has ended."""
         try:
@@ -93,7 +115,10 @@ class _Call:
         if not self.loop.is_running() and not _is_own(self.loop):
             return  # stopped by its owner: the task may never end
         with Shield():
-            settle((self.future,))
+            try:
+                self.settle(None)
+            except GortError:
+                pass  # closed meanwhile
 
     def _cancel(self) -> None:
         if self.task is not None:
@@ -108,7 +133,8 @@ def run(
     loop must be one that runs in another thread; None: gort's own.  The goroutine parks; a plain thread blocks.
     timeout is in seconds: when it is over the coroutine is cancelled and, when it has ended, TimeoutError raised.
     If the goroutine is cancelled, so is the coroutine.  If the coroutine was cancelled from within, raises
-    concurrent.futures.CancelledError.  Raises GortError on the loop's own thread, which would wait for itself.
+    concurrent.futures.CancelledError.  Raises GortError on the loop's own thread, which would wait for itself, and
+    when the given loop is closed before the coroutine has ended.
     """
     if not inspect.iscoroutine(coro):
         if not inspect.isawaitable(coro):
@@ -128,7 +154,7 @@ def run(
         coro.close()  # or it is reported as never awaited
         raise
     try:
-        settle((call.future,), timeout)
+        call.settle(timeout)
     except TimeoutError:
         call.cancel()
         if not call.future.done() or call.future.cancelled():

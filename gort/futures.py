@@ -28,6 +28,7 @@ work keeps its own name, place and context).
 from __future__ import annotations
 
 import concurrent.futures as std
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -231,6 +232,20 @@ class Future(std.Future[T]):
                 raise TimeoutError(f"{self!r} is not done yet")
             settle((self,), timeout)
 
+    def _invoke_callbacks(self) -> None:
+        # The standard one stops at the first callback that raises what is no Exception.  A callback that waits runs in
+        # the work's goroutine and can be cancelled there; those who wait for the future come after it in the same row.
+        first: BaseException | None = None
+        for callback in self._done_callbacks:  # type: ignore[attr-defined]
+            try:
+                callback(self)
+            except Exception:
+                logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
+            except BaseException as exc:
+                first = first or exc
+        if first is not None:
+            raise first
+
 
 class _Work:
     """One piece of work: a function and its future, and the goroutine that it becomes."""
@@ -367,6 +382,8 @@ class Executor(std.Executor):
                 return
             if following.future.cancelled():
                 following.future.set_running_or_notify_cancel()
+            elif following.sched.closing:
+                _cancel(following.future)  # as what has a goroutine and has not begun: see Scheduler.begin_close
             else:
                 try:
                     following.launch()
