@@ -1,0 +1,61 @@
+"""One contender on one workload, in a process of its own.
+
+    python -m benchmarks.child '{"workload": "spawn", "contender": "gort", "n": 1000, "enough": 0.2}'
+
+prints one line of JSON: the metrics for each operation, and the histogram of latencies if there
+is one. A process of its own, because libraries change the process they live in: a patched module,
+a hub, a memory allocator's free lists, specialised bytecode.
+
+The order is: a warm-up at a small size, then the measurement. Work that is over in less than
+`enough` seconds is repeated (a new start of the library each time) and the median taken; of a
+repeated measurement the memory is the first one's, as later ones find memory that is already
+there.
+
+A child that hangs prints the stacks of its threads and exits, after `limit` seconds.
+"""
+
+import faulthandler
+import json
+import sys
+
+from benchmarks.contenders import contender
+from benchmarks.meter import Meter, histogram, percentile
+from benchmarks.workload import Point, workload
+
+LONG_ENOUGH = 0.2  # seconds of timed work, after which nothing is repeated
+REPEATS = 25
+
+
+def measure(work, rival, point, enough=LONG_ENOUGH):
+    """Run the warm-up and the measurement here; the readings as a dict."""
+    fn = work.function(rival.name)
+    rival.start(fn, Meter(), *work.warm(point).args)
+    meters = [run_once(work, rival, point)]
+    while work.repeat and len(meters) < REPEATS and sum(meter.time for meter in meters) < enough:
+        meters.append(run_once(work, rival, point))
+    readings = [meter.readings(work.ops(point)) for meter in meters]
+    found = {name: percentile(sorted(reading[name] for reading in readings), 0.5) for name in readings[0]}
+    if "memory" in found:
+        found["memory"] = readings[0]["memory"]
+    counts = histogram(seconds for meter in meters for seconds in meter.latencies)
+    return {"metrics": found, "histogram": counts, "repeats": len(meters)}
+
+
+def run_once(work, rival, point):
+    meter = Meter()
+    rival.start(work.function(rival.name), meter, *point.args)
+    return meter
+
+
+def main(argv):
+    request = json.loads(argv[0])
+    if limit := request.get("limit"):
+        faulthandler.dump_traceback_later(limit, exit=True)
+    point = Point(request["n"], request.get("size"))
+    found = measure(workload(request["workload"]), contender(request["contender"]), point, request["enough"])
+    faulthandler.cancel_dump_traceback_later()
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

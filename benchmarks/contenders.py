@@ -1,0 +1,167 @@
+"""The contenders: the libraries that a workload is written for, and how each one is started.
+
+A contender's name is what the command line and the tables use. Its `key` says which of a
+workload's functions it runs: gort with one P and gort with all of them run the same function, and
+so do asyncio and uvloop. `start(fn, *args)` is the library's own way to run a program: an
+`async def` for asyncio, uvloop and trio, a plain function for the others. Thus the code of a
+workload holds no start-up, and every workload is started in the same way.
+
+    gort       procs as gort chooses them: one for each CPU the process may use
+    gort-pN    gort with procs=N, for any N
+    gort-2m    two goroutines kept on two Ms; only a workload that tells this story has it
+    bare       the limit: greenlets that switch to each other with no scheduler, or a plain loop
+
+Whether a library can be used is found by importing it in a fresh process of this interpreter, not
+by a table of versions: on a free-threaded build the question is whether the import turns the GIL
+on, and that changes with every release. A contender that cannot be used is left out with its
+reason; asked for by name, it is an error.
+"""
+
+import functools
+import os
+import re
+import sys
+from dataclasses import dataclass
+from typing import Callable
+
+from benchmarks import CHECKOUT
+
+
+class UsageError(Exception):
+    """Something the user asked for cannot be had; its text is the whole message."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    name: str
+    label: str
+    key: str
+    module: str
+    start: Callable
+
+    @property
+    def is_gort(self):
+        return self.module == "gort"
+
+
+def _start_plain(fn, *args):
+    fn(*args)
+
+
+def _start_gort(procs):
+    def start(fn, *args):
+        import gort
+
+        gort.run(fn, *args, procs=procs)
+
+    return start
+
+
+def _start_asyncio(fn, *args):
+    import asyncio
+
+    asyncio.run(fn(*args))
+
+
+def _start_uvloop(fn, *args):
+    import uvloop
+
+    uvloop.run(fn(*args))
+
+
+def _start_trio(fn, *args):
+    import trio
+
+    trio.run(fn, *args)
+
+
+# In the order of the tables: gort, its limit, the rivals in one thread, the rivals with threads.
+_FIXED = {
+    c.name: c
+    for c in (
+        Contender("gort", "gort", "gort", "gort", _start_gort(None)),
+        Contender("gort-2m", "gort, two Ms", "gort-2m", "gort", _start_gort(2)),
+        Contender("bare", "bare greenlet", "bare", "greenlet", _start_plain),
+        Contender("asyncio", "asyncio", "asyncio", "asyncio", _start_asyncio),
+        Contender("uvloop", "asyncio on uvloop", "asyncio", "uvloop", _start_uvloop),
+        Contender("gevent", "gevent", "gevent", "gevent", _start_plain),
+        Contender("trio", "trio", "trio", "trio", _start_trio),
+        Contender("threading", "threading", "threading", "threading", _start_plain),
+        Contender("pool", "thread pool", "pool", "concurrent.futures", _start_plain),
+    )
+}
+_PROCS = re.compile(r"gort-p([1-9][0-9]*)")
+
+
+def contender(name):
+    """The contender of that name; UsageError if there is none."""
+    if name in _FIXED:
+        return _FIXED[name]
+    if match := _PROCS.fullmatch(name):
+        procs = int(match[1])
+        return Contender(name, f"gort, procs={procs}", "gort", "gort", _start_gort(procs))
+    raise UsageError(f"There is no contender {name!r}. There are: {', '.join(_FIXED)}, and gort-pN for procs=N.")
+
+
+def rank(name):
+    """Sort key for the order of the tables: gort, then gort-p1, gort-p2, ..., then the rest."""
+    if match := _PROCS.fullmatch(name):
+        return (0, int(match[1]))
+    position = list(_FIXED).index(name)
+    return (position, 0)
+
+
+def free_threaded():
+    """True if this interpreter runs Python code in parallel, here and now."""
+    return not getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+_PROBE = """
+import importlib, sys
+gil = getattr(sys, "_is_gil_enabled", lambda: True)
+before = gil()
+importlib.import_module(sys.argv[1])
+print("turns the GIL on" if gil() and not before else "usable")
+"""
+
+
+@functools.cache
+def why_not(module):
+    """Why this interpreter cannot use `module`, as the end of a sentence ("is not installed"); None if it can."""
+    import subprocess  # here, for the children must start quickly and need it not
+
+    found = subprocess.run(
+        [*interpreter(), "-W", "ignore", "-c", _PROBE, module],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    if found.returncode:
+        lines = found.stderr.strip().splitlines()
+        reason = lines[-1] if lines else f"exit status {found.returncode}"
+        top = module.partition(".")[0]
+        return "is not installed" if reason.endswith(f"No module named '{top}'") else f"cannot be imported ({reason})"
+    return None if found.stdout.strip() == "usable" else "would turn the GIL on"
+
+
+def interpreter():
+    """The command that starts this interpreter again, with the same GIL setting."""
+    options = [f"-Xgil={value}" for option, value in sys._xoptions.items() if option == "gil"]
+    return [sys.executable, *options]
+
+
+def environment():
+    """This environment, in which a child process finds this checkout first."""
+    found = dict(os.environ)
+    found["PYTHONPATH"] = os.pathsep.join(filter(None, (CHECKOUT, found.get("PYTHONPATH"))))
+    return found
+
+
+def version(module):
+    """The installed version of a library, or None for one of the standard library's."""
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version(module)
+    except importlib.metadata.PackageNotFoundError:
+        return None

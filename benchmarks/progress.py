@@ -1,0 +1,68 @@
+"""The line that tells what is running and how long it will still take.
+
+The time left is the sum over the processes still to run of what each took when it last ran. Those
+that have not run yet are taken to need the mean of those that have; so from the second round on
+the estimate is a measurement. It is written over one line of the terminal, to stderr; where stderr
+is no terminal nothing is written, for a log of such lines helps nobody.
+"""
+
+import shutil
+import sys
+import time
+
+
+class Progress:
+    """Counts jobs through rounds. A job is any hashable thing; `label` is what the user reads."""
+
+    def __init__(self, jobs, rounds, stream=None, clock=time.monotonic):
+        self._jobs = list(jobs)
+        self._rounds = rounds
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._cost = {}
+        self._done = 0
+        self._started = 0.0
+        self._shown = hasattr(self._stream, "isatty") and self._stream.isatty()
+
+    def start(self, job, label):
+        self._started = self._clock()
+        if self._shown:
+            total = len(self._jobs) * self._rounds
+            self._write(f"{self._done + 1}/{total}  {label}  {self._words(self.left())}")
+
+    def finish(self, job):
+        self._cost[job] = self._clock() - self._started
+        self._done += 1
+
+    def forget(self, job):
+        """That job will not run again (it has failed)."""
+        self._jobs.remove(job)
+
+    def left(self):
+        """Seconds still to go, or None before the first job is done."""
+        if not self._cost:
+            return None
+        mean = sum(self._cost.values()) / len(self._cost)
+        costs = [self._cost.get(job, mean) for job in self._jobs]
+        rounds, within = divmod(self._done, len(costs)) if costs else (self._rounds, 0)
+        return max(0.0, sum(costs) * (self._rounds - rounds - 1) + sum(costs[within:]))
+
+    def round_cost(self):
+        """Seconds that one more round will take."""
+        return sum(self._cost.get(job, 0.0) for job in self._jobs)
+
+    def close(self):
+        if self._shown:
+            self._write("")
+
+    def _write(self, text):
+        width = shutil.get_terminal_size().columns - 1
+        self._stream.write("\r\x1b[K" + text[:width])
+        self._stream.flush()
+
+    @staticmethod
+    def _words(seconds):
+        if seconds is None:
+            return "measuring the time left"
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes}:{seconds:02} left"

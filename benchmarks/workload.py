@@ -1,0 +1,160 @@
+"""What a workload is, and the list of them all.
+
+A workload is one question: "what does X cost?" It has a function for each contender that can
+answer it, and points: the sizes at which it is asked. Everything else (starting libraries, timing,
+processes, tables, plots) is the harness's and the same for all.
+
+A contender's function takes a meter, the number of operations `n` and, if the workload's points
+have one, a `size` (the number of channels to select over, of connections, ...). It must do exactly
+the same work as the others of its workload, in the way its library's own documentation would:
+the best code a careful user of that library writes, no more. Libraries are imported inside the
+functions, so that a contender's process holds its own library and no other.
+
+To add one: write workloads/NAME.py with a list WORKLOADS, and put NAME in workloads/__init__.py.
+The smallest:
+
+    def in_gort(meter, n): ...
+    async def in_asyncio(meter, n): ...
+
+    WORKLOADS = [
+        Workload(
+            name="name", title="what is measured", story="What each contender does.",
+            points=[Point(100_000)], quick=[Point(10_000)], per="operation",
+            contenders={"gort": in_gort, "asyncio": in_asyncio},
+        )
+    ]
+"""
+
+import functools
+import importlib
+from dataclasses import dataclass, field, replace
+from typing import Callable, NamedTuple
+
+from benchmarks.contenders import UsageError, contender, rank
+
+METRICS = {
+    "time": "time",
+    "cpu": "CPU time",
+    "switches": "OS context switches",
+    "memory": "memory",
+    "p50": "latency, median",
+    "p99": "latency, 99th percentile",
+}
+
+
+class Point(NamedTuple):
+    """Where a workload is measured: `n` operations, at a `size` if the workload has one."""
+
+    n: int
+    size: float | None = None
+
+    @property
+    def args(self):
+        return (self.n,) if self.size is None else (self.n, self.size)
+
+    @property
+    def x(self):
+        """The place on the axis of a curve."""
+        return self.n if self.size is None else self.size
+
+    def __str__(self):
+        return f"{self.x:,}"
+
+
+def _tenth(point):
+    return point._replace(n=max(1, min(point.n // 10, 2_000)))
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One question with a function for each contender. The fields that need words:
+
+    per        what an operation is ("message"); None: the work is judged as a whole
+    axis       what a point's x counts ("goroutines"); with three points or more it becomes a curve
+    metrics    the metrics that are shown, the most important first
+    gorts      the gort contenders; their function is contenders["gort"]
+    baseline   the contender that ratios refer to
+    caps       the largest x at which a contender is run, where more would be senseless
+    warm       the point of the warm-up before the measurement
+    repeat     repeat small work within the process until it has lasted long enough to be timed;
+               False where the first time is the true one, as with memory
+    bytes_each memory that each of n needs, so that a point that does not fit is left out
+    labels     names in the tables where the contender's own would mislead ("bare": "plain loop")
+    """
+
+    name: str
+    title: str
+    story: str
+    contenders: dict[str, Callable]
+    points: list[Point]
+    quick: list[Point]
+    per: str | None = "operation"
+    axis: str | None = None
+    metrics: tuple[str, ...] = ("time",)
+    gorts: tuple[str, ...] = ("gort", "gort-p1")
+    baseline: str = "gort"
+    caps: dict[str, float] = field(default_factory=dict)
+    warm: Callable[[Point], Point] = _tenth
+    repeat: bool = True
+    bytes_each: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def names(self):
+        """The names of the contenders, in the order of the tables."""
+        found = set(self.contenders) - {"gort"} | set(self.gorts)
+        if "asyncio" in self.contenders:
+            found.add("uvloop")
+        return sorted(found, key=rank)
+
+    def function(self, name):
+        """The function that the contender of that name runs."""
+        return self.contenders.get(name) or self.contenders[contender(name).key]
+
+    def ops(self, point):
+        return 1 if self.per is None else point.n
+
+    def why_not(self, name, point):
+        """Why a contender is not run at a point, as a sentence; None if it is."""
+        if point.x > self.caps.get(name, point.x):
+            return f"{self.name} is run with {name} up to {self.caps[name]:,} only."
+        free = available_bytes()
+        if free is not None and (needed := self.bytes_each * point.n) > free:
+            return f"{self.name} with {point} needs about {needed / 1e9:.0f} GB of free memory."
+        return None
+
+    def with_quick_points(self):
+        return replace(self, points=self.quick)
+
+
+def available_bytes():
+    """Memory that can be had without swapping, or None where the platform does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as meminfo:
+            for line in meminfo:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+@functools.cache
+def all_workloads():
+    """Every workload by its name, in reading order."""
+    from benchmarks import workloads
+
+    found = {}
+    for module in workloads.MODULES:
+        for workload in importlib.import_module(f"benchmarks.workloads.{module}").WORKLOADS:
+            if workload.name in found:
+                raise ValueError(f"two workloads are called {workload.name!r}")
+            found[workload.name] = workload
+    return found
+
+
+def workload(name):
+    """The workload of that name; UsageError if there is none."""
+    try:
+        return all_workloads()[name]
+    except KeyError:
+        raise UsageError(f"There is no workload {name!r}. There are: {', '.join(all_workloads())}.") from None

@@ -1,0 +1,176 @@
+"""Work for more than one CPU: pure computation, and C code that drops the GIL.
+
+`compute` runs 4,000 functions of some 0.1 ms of plain Python each. On a free-threaded build the
+speed-up from one P to all of them is the question; with a GIL nothing that runs in one process can
+gain, and the table shows what the attempt costs.
+
+`hashing` takes the SHA-256 of 1 MiB 256 times. hashlib drops the GIL for a block that long, so two threads
+gain on any build. The rivals are what each library offers for it: a thread pool, or its own way into one
+(asyncio.to_thread, gevent's thread pool, trio.to_thread). gort runs plain goroutines: it is not
+told that the call is long.
+
+The limit is a plain loop in one thread. "two threads" each run that loop over half of the work, which
+is the most that two CPUs can give: on a shared machine often less than twice. The pools have as many
+threads as there are CPUs.
+"""
+
+from benchmarks.machine import usable_cpus
+from benchmarks.workload import Point, Workload
+
+
+def compute():
+    total = 0
+    for i in range(2_000):
+        total += i * i
+    return total
+
+
+_block = bytearray(1 << 20)
+
+
+def digest():
+    from hashlib import sha256
+
+    return sha256(_block).digest()
+
+
+def in_gort(meter, n, work):
+    from gort import go
+
+    with meter:
+        started = [go(work) for _ in range(n)]
+        for goroutine in started:
+            goroutine.result()
+
+
+def in_loop(meter, n, work):
+    with meter:
+        for _ in range(n):
+            work()
+
+
+async def compute_in_asyncio(meter, n):
+    from asyncio import create_task
+
+    async def work():
+        compute()
+
+    with meter:
+        tasks = [create_task(work()) for _ in range(n)]
+        for task in tasks:
+            await task
+
+
+async def digest_in_asyncio(meter, n):
+    from asyncio import get_running_loop, to_thread, gather
+    from concurrent.futures import ThreadPoolExecutor
+
+    get_running_loop().set_default_executor(ThreadPoolExecutor(usable_cpus()))
+    with meter:
+        await gather(*(to_thread(digest) for _ in range(n)))
+
+
+def compute_in_gevent(meter, n):
+    import gevent
+
+    with meter:
+        gevent.joinall([gevent.spawn(compute) for _ in range(n)])
+
+
+def digest_in_gevent(meter, n):
+    import gevent
+    from gevent.threadpool import ThreadPool
+
+    pool = ThreadPool(usable_cpus())
+    with meter:
+        gevent.joinall([pool.spawn(digest) for _ in range(n)])
+    pool.kill()
+
+
+async def digest_in_trio(meter, n):
+    import trio
+
+    limiter = trio.CapacityLimiter(usable_cpus())
+
+    async def work():
+        await trio.to_thread.run_sync(digest, limiter=limiter)
+
+    with meter:
+        async with trio.open_nursery() as nursery:
+            for _ in range(n):
+                nursery.start_soon(work)
+
+
+def in_threads(meter, n, work):
+    """Two threads, each of which does half of the work."""
+    from threading import Thread
+
+    def share(count):
+        for _ in range(count):
+            work()
+
+    counts = [n // 2, n - n // 2]
+    with meter:
+        threads = [Thread(target=share, args=(count,)) for count in counts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def in_pool(meter, n, work):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(usable_cpus()) as pool, meter:
+        for future in [pool.submit(work) for _ in range(n)]:
+            future.result()
+
+
+def _with(fn, work):
+    return lambda meter, n: fn(meter, n, work)
+
+
+def _procs():
+    """gort with 1, 2, 4, ... Ps up to the CPUs, and always with 2."""
+    counts = [1, 2]
+    while counts[-1] * 2 <= usable_cpus():
+        counts.append(counts[-1] * 2)
+    return tuple(f"gort-p{count}" for count in counts)
+
+
+_EITHER = {"gort": in_gort, "bare": in_loop, "threading": in_threads, "pool": in_pool}
+
+WORKLOADS = [
+    Workload(
+        name="compute",
+        title="pure computation",
+        story="4,000 functions of 0.1 ms of plain Python. The ratio to procs=1 is the inverse of the speed-up.",
+        per="function",
+        points=[Point(4_000)],
+        quick=[Point(400)],
+        gorts=("gort", *_procs()),
+        baseline="gort-p1",
+        labels={"bare": "plain loop", "threading": "two threads"},
+        contenders={
+            **{name: _with(fn, compute) for name, fn in _EITHER.items()},
+            "asyncio": compute_in_asyncio,
+            "gevent": compute_in_gevent,
+        },
+    ),
+    Workload(
+        name="hashing",
+        title="SHA-256 of 1 MiB, which drops the GIL",
+        story="256 times the SHA-256 of 1 MiB. hashlib drops the GIL meanwhile; gort is not told so.",
+        per="block",
+        metrics=("time", "cpu"),
+        points=[Point(256)],
+        quick=[Point(64)],
+        labels={"bare": "plain loop", "threading": "two threads"},
+        contenders={
+            **{name: _with(fn, digest) for name, fn in _EITHER.items()},
+            "asyncio": digest_in_asyncio,
+            "gevent": digest_in_gevent,
+            "trio": digest_in_trio,
+        },
+    ),
+]

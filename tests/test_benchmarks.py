@@ -1,0 +1,400 @@
+"""The benchmark harness itself: its arithmetic, its command line, its reports. Not how fast anything is.
+
+Most tests give the runner results of their own, so they are exact and start no process. A few run a
+tiny workload end to end, in a child process, because that is the part no made-up result can check.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
+
+from benchmarks import cli, compare, contenders, machine, meter, page, results, runner, svg, tables, targets
+from benchmarks.contenders import UsageError
+from benchmarks.progress import Progress
+from benchmarks.results import Key, Results
+from benchmarks.workload import METRICS, Point, Workload, all_workloads, workload
+
+FACTS = machine.facts(["--quick"])
+
+
+def reading(time, **more):
+    return {"metrics": {"time": time, "cpu": time, "switches": 0.0, "memory": 100.0, **more}, "histogram": {}}
+
+
+def results_of(values, name="spawn", points=(Point(1_000),)):
+    """Results with the same times at every point. values: contender -> a time for each round."""
+    found = Results(FACTS)
+    for contender, times in values.items():
+        for point in points:
+            for time in times:
+                found[Key(name, point, contender)].add(reading(time))
+            found.rounds = len(times)
+    return found
+
+
+def run_cli(*arguments):
+    """A command line in a process of its own: (status, stdout, stderr)."""
+    done = subprocess.run(
+        [*contenders.interpreter(), "-m", "benchmarks", *arguments],
+        env=contenders.environment(),
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_medians_spreads_and_ratios_within_each_round():
+    assert results.median([3.0, 1.0, 2.0]) == 2.0 and results.median([1.0, 2.0]) == 1.5
+    assert results.spread([1.0, 2.0, 3.0, 4.0, 100.0]) == pytest.approx(2.0 / 3.0)
+    assert results.spread([5.0]) == results.spread([0.0, 0.0, 0.0]) == 0.0
+    # The machine became ten times slower after the first round; the ratio is 2 in every round.
+    assert results.ratio([2.0, 20.0, 20.0], [1.0, 10.0, 10.0]) == 2.0
+    assert results.ratio([1.0, 2.0, 6.0], [1.0, 1.0, 1.0]) == 2.0
+    assert results.ratio([1.0], [0.0]) is None
+
+
+def test_percentiles_and_buckets_of_latencies():
+    values = list(range(1, 101))
+    assert [meter.percentile(values, share) for share in (0.50, 0.99)] == [50, 99]
+    assert meter.percentile([7], 0.99) == 7
+    for seconds in (1e-9, 1e-6, 1.5e-6, 3e-5, 0.2, 7.0):
+        ((bucket, count),) = meter.histogram([seconds]).items()
+        assert count == 1 and seconds < meter.bucket_start(bucket + 1)
+        assert seconds >= meter.bucket_start(bucket) or bucket == 0
+
+
+def test_quantities_have_three_digits_and_a_unit():
+    times = [tables.quantity(value, "time") for value in (0.0, 3.14159e-7, 0.9999e-6, 1.5e-6, 0.0123, 2.0)]
+    assert times == ["0 ns", "314 ns", "1.00 us", "1.50 us", "12.3 ms", "2.00 s"]
+    assert tables.quantity(6_543.0, "memory") == "6.54 KB"
+    assert [tables.quantity(value, "switches") for value in (0.0, 0.0021, 2.1)] == ["0", "0.0021", "2.10"]
+
+
+def test_a_meter_reads_only_its_block():
+    found = meter.Meter()
+    with found:
+        block = bytearray(32_000_000)
+    readings = found.readings(2)
+    assert readings["time"] * 2 == found.time > 0
+    if "memory" in readings:
+        assert readings["memory"] * 2 >= 0.9 * len(block)
+    with pytest.raises(RuntimeError, match="entered before"), found:
+        pass
+    with pytest.raises(RuntimeError, match="never entered its meter"):
+        meter.Meter().readings(1)
+
+
+def test_every_workload_is_complete():
+    assert len(all_workloads()) >= 15
+    for name, work in all_workloads().items():
+        assert name == work.name and work.title and work.story.endswith((".", ".)")), name
+        assert work.points and work.quick and set(work.metrics) <= set(METRICS), name
+        assert work.names() == sorted(set(work.names()), key=contenders.rank), name
+        assert all(callable(work.function(each)) for each in work.names()), name
+        assert any(contenders.contender(each).is_gort for each in work.names()), name
+        assert work.baseline in work.names(), name
+        assert set(work.caps) | set(work.labels) <= set(work.names()), name
+        assert {point.size is None for point in work.points + work.quick + [work.warm(work.points[0])]} in (
+            {True},
+            {False},
+        ), name
+
+
+def test_no_workload_file_loads_a_library_when_imported():
+    # A contender's process must hold its own library and no other.
+    folder = Path(cli.__file__).parent / "workloads"
+    for path in folder.glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+                assert module.startswith("benchmarks"), f"{path.name} imports {module}"
+
+
+def test_a_point_that_does_not_fit_is_left_out_with_a_reason():
+    work = Workload("big", "big", "Big.", {"gort": print}, [Point(1)], [Point(1)], bytes_each=10**18)
+    if meter.resident_bytes() is not None:
+        assert "GB of free memory" in work.why_not("gort", Point(1))
+    capped = Workload("small", "small", "Small.", {"gort": print}, [Point(1)], [Point(1)], caps={"pool": 10})
+    assert "up to 10 only" in capped.why_not("pool", Point(11))
+    assert capped.why_not("pool", Point(10)) is None
+
+
+def jobs_of(*names):
+    return [runner.Job("spawn", Point(1_000), name) for name in names]
+
+
+def test_contenders_are_interleaved_and_take_turns_in_going_first():
+    order = []
+
+    def run_job(job):
+        order.append(job.contender)
+        return reading(1.0)
+
+    found = runner.run(jobs_of("gort", "bare", "asyncio"), 3, FACTS, run_job=run_job)
+    assert order == ["gort", "bare", "asyncio", "bare", "asyncio", "gort", "asyncio", "gort", "bare"]
+    assert found.rounds == 3
+    assert found.values(Key("spawn", Point(1_000), "bare"), "time") == [1.0, 1.0, 1.0]
+
+
+def test_a_failed_contender_is_reported_and_not_run_again():
+    calls = []
+
+    def run_job(job):
+        calls.append(job.contender)
+        if job.contender == "bare" and calls.count("bare") == 2:
+            raise runner.ChildFailed("went wrong")
+        return reading(1.0)
+
+    found = runner.run(jobs_of("gort", "bare"), 4, FACTS, run_job=run_job)
+    assert calls.count("gort") == 4 and calls.count("bare") == 2
+    assert [(key.contender, error) for key, error in found.failures()] == [("bare", "went wrong")]
+    assert found.values(Key("spawn", Point(1_000), "bare"), "time") is None
+    text = tables.report(found, all_workloads())
+    assert "failed" in text and "went wrong" in text
+    # Every job is over at once, yet the budget is smaller: the first round runs, and no other.
+    assert runner.run(jobs_of("gort"), 5, FACTS, budget=1e-9, run_job=run_job).rounds == 1
+
+
+def test_ctrl_c_keeps_what_was_measured():
+    def run_job(job):
+        if job.contender == "bare":
+            raise KeyboardInterrupt
+        return reading(1.0)
+
+    with pytest.raises(runner.Interrupted) as stopped:
+        runner.run(jobs_of("gort", "bare"), 5, FACTS, run_job=run_job)
+    assert stopped.value.results.values(Key("spawn", Point(1_000), "gort"), "time") == [1.0]
+
+
+def test_progress_knows_the_time_left_from_the_last_round():
+    now = 0.0
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    line = Progress(["a", "b"], 2, stream, clock=lambda: now)
+    assert line.left() is None
+    for job, cost in (("a", 3.0), ("b", 7.0)):
+        line.start(job, job)
+        now += cost
+        line.finish(job)
+    assert line.left() == line.round_cost() == 10.0
+    line.start("a", "the label")
+    assert "the label" in stream.getvalue() and "0:10 left" in stream.getvalue()
+    now += 3.0
+    line.finish("a")
+    assert line.left() == 7.0
+
+
+def test_why_a_child_failed():
+    assert "out of memory" in runner.why_it_failed(-9, "")
+    assert runner.why_it_failed(1, "Traceback ...\nValueError: no\n") == "ValueError: no"
+    assert runner.why_it_failed(3, "") == "exit status 3"
+    hung = 'Timeout (0:03:00)!\nThread 0x1:\n  File "x.py", line 3 in wait\n'
+    assert 'ended by its time limit; File "x.py", line 3' in runner.why_it_failed(1, hung)
+
+
+def test_a_table_shows_median_spread_and_ratio():
+    found = results_of({"gort": [1e-6, 1e-6, 1e-6], "asyncio": [4e-6, 5e-6, 6e-6]})
+    rows = tables.table(found, workload("spawn"), "time")
+    assert rows[0].startswith("| goroutines") and "1,000" in rows[0]
+    assert "1.00 us ±0%  1.00x" in rows[2]
+    assert "5.00 us ±20%  5.00x" in rows[3]
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_a_saved_result_is_read_back_whole(tmp_path):
+    found = results_of({"gort": [1.0, 2.0], "bare": [0.5, 0.25]})
+    found[Key("spawn", Point(1_000), "asyncio")].fail("no")
+    found[Key("spawn", Point(1_000), "gort")].histogram = {3: 7}
+    found.left_out = ["gevent is not installed."]
+    found.save(tmp_path / "found.json")
+    again = results.load(tmp_path / "found.json")
+    assert again.series == found.series
+    assert (again.facts, again.rounds, again.left_out) == (found.facts, 2, found.left_out)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema": 999}', '{"schema": 1, "results": 3}'])
+def test_a_file_that_is_no_result_is_refused_in_a_sentence(tmp_path, text):
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(UsageError, match=r"bad\.json is not a .*result file"):
+        results.load(tmp_path / "bad.json")
+
+
+def test_the_page_is_well_formed_and_self_contained():
+    points = (Point(1_000), Point(10_000), Point(100_000))
+    found = results_of({"gort": [1e-6, 2e-6], "asyncio": [4e-6, 5e-6], "threading": [1e-3, 1e-3]}, points=points)
+    found[Key("timers-fire", Point(5_000, 0.2), "gort")].add(reading(1.0, p50=1e-4, p99=1e-3) | {"histogram": {"3": 7}})
+    found.left_out = ["<b> & co are not installed."]
+    text = page.page(found, all_workloads())
+    root = ElementTree.fromstring(text.partition("\n")[2])  # without the doctype
+    tags = [element.tag for element in root.iter()]
+    # Bars and a curve for spawn; bars for three metrics, and a histogram, for the timers.
+    assert tags.count("svg") == 6 and "polyline" in tags
+    assert "script" not in tags and "link" not in tags and "http" not in text and "url(" not in text
+    assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
+    assert "python -m benchmarks --quick" in text and f"GIL {machine.gil_state()}" in text
+
+
+def test_bars_are_broken_rather_than_flattening_all_others():
+    def bar(name, value):
+        return svg.Bar(name, value, value, value, name, "rival")
+
+    assert 'class="gap"' in svg.bars([bar("a", 1.0), bar("b", 2.0), bar("c", 100.0)], "")
+    assert 'class="gap"' not in svg.bars([bar("a", 1.0), bar("b", 2.0), bar("c", 3.0)], "")
+    assert svg.spread_out([10.0, 11.0, 50.0, 9.0], 12) == [21.0, 33.0, 50.0, 9.0]
+
+
+def test_compare_divides_out_what_the_machine_did():
+    rivals = ("asyncio", "bare", "gevent")
+    old = results_of({"gort": [1.0], **dict.fromkeys(rivals, [1.0])})
+    slower_machine = results_of({"gort": [2.0], **dict.fromkeys(rivals, [2.0])})
+    slower_gort = results_of({"gort": [2.0], **dict.fromkeys(rivals, [1.0])})
+    assert compare.compare(old, slower_machine, all_workloads()).regressions(1.25) == []
+    found = compare.compare(old, slower_gort, all_workloads())
+    assert [(change.metric, change.ratio) for change in found.regressions(1.25)] == [("time", 2.0)]
+    assert found.regressions(2.0) == []
+    assert "| spawn" in compare.report(found, 1.25)
+    with pytest.raises(UsageError, match="no number of gort's in common"):
+        compare.compare(results_of({"gort": [1.0]}), results_of({"asyncio": [1.0]}), all_workloads())
+
+
+def test_neighbours_are_what_is_not_ours(monkeypatch):
+    readings = iter([(10.0, 4.0, 100.0), (16.0, 7.0, 120.0)])
+    monkeypatch.setattr(machine.Neighbours, "_read", staticmethod(lambda: next(readings)))
+    assert machine.Neighbours().share() == pytest.approx(3 / 20)
+    monkeypatch.setattr(machine.Neighbours, "_read", staticmethod(lambda: None))
+    assert machine.Neighbours().share() is None
+
+
+def test_every_goal_is_about_something_that_is_measured():
+    for goal in targets.GOALS:
+        for key in filter(None, (goal.over, goal.under, *(goal.control or ()))):
+            work = workload(key.workload)
+            assert key.point in work.points and key.contender in work.names(), goal.text
+            assert goal.metric in work.metrics, goal.text
+
+
+def test_a_goal_is_judged_by_its_limits():
+    goal = targets.GOALS[0]
+    assert (goal.must, goal.aim) == (0.75, 0.5)
+
+    def verdict(*over):
+        found = results_of({"gort": over, "asyncio": [1.0] * len(over)}, points=(Point(100_000),))
+        return targets.judge(goal, found).verdict
+
+    assert [verdict(0.4), verdict(0.6), verdict(0.9)] == ["aim", "pass", "MISS"]
+    assert verdict(0.6, 0.76, 0.9) == "MISS, close"
+
+
+def test_a_speed_up_must_be_at_least_its_limit():
+    goal = next(goal for goal in targets.GOALS if goal.at_least)._replace(gil=None)
+    place = {"name": goal.over.workload, "points": (goal.over.point,)}
+    assert targets.judge(goal, results_of({"gort-p1": [2.0], "gort-p2": [1.0]}, **place)).verdict == "aim"
+    assert targets.judge(goal, results_of({"gort-p1": [1.0], "gort-p2": [1.0]}, **place)).missed
+
+
+def test_a_speed_up_that_the_machine_could_not_give_is_not_judged():
+    goal = next(goal for goal in targets.GOALS if goal.control)._replace(gil=None)
+    place = {"name": goal.over.workload, "points": (goal.over.point,)}
+    slow = {"gort-p1": [1.0], "gort-p2": [1.0], "bare": [1.0]}
+    assert targets.judge(goal, results_of({**slow, "threading": [0.5]}, **place)).verdict == "MISS"
+    verdict = targets.judge(goal, results_of({**slow, "threading": [0.9]}, **place)).verdict
+    assert verdict == "not measured: two plain threads had but 1.11x"
+
+
+def test_a_goal_nobody_measured_does_not_pass():
+    assert targets.judge(targets.GOALS[0], Results(FACTS)).verdict == "not measured: no gort"
+    found = Results(FACTS)
+    found[targets.GOALS[0].over].fail("crashed")
+    assert targets.judge(targets.GOALS[0], found).missed
+    other_build = targets.GOALS[0]._replace(gil=contenders.free_threaded())
+    assert targets.judge(other_build, found).verdict.startswith("not measured: needs a")
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (["--only", "sprawn"], "There is no workload 'sprawn'."),
+        (["--only", ""], "expected a name"),
+        (["--contenders", "asynci"], "There is no contender 'asynci'."),
+        (["--contenders", "gort-p0"], "There is no contender 'gort-p0'."),
+        (["--rounds", "0"], "not a number of rounds"),
+        (["--max-ratio", "0.5"], "it must be 1 or more"),
+        (["--max-ratio", "nan"], "it must be 1 or more"),
+        (["--compare", "no/such/file"], "Cannot read no/such/file"),
+        (["--load", "no/such/file"], "Cannot read no/such/file"),
+        (["--load", "x", "--quick"], "--load shows saved results"),
+        (["--targets", "--contenders", "gort"], "--targets needs its own contenders"),
+        (["--targets", "--only", "fan-in"], "There is no goal about fan-in."),
+        (["--only", "two-pairs", "--contenders", "asyncio"], "None of these workloads has a contender"),
+        (["--json", "no/such/file"], "Cannot write no/such/file"),
+        (["--nonsense"], "nrecognized arguments"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(capsys, arguments, text):
+    assert cli.main(arguments) == 2
+    shown = capsys.readouterr()
+    assert text in shown.err and shown.err.count("\n") == 1 and not shown.out
+
+
+def test_a_contender_that_is_not_installed_is_an_error_if_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(runner, "why_not", lambda module: "is not installed" if module == "trio" else None)
+    assert cli.main(["--only", "spawn", "--contenders", "trio"]) == 2
+    assert "'trio' cannot run on this interpreter: it is not installed." in capsys.readouterr().err
+    jobs, left_out = runner.plan([workload("unbuffered")])
+    assert "trio" not in [job.contender for job in jobs] and "trio is not installed." in left_out
+
+
+def test_an_interpreter_that_cannot_run_gort_is_told_so(monkeypatch, capsys):
+    assert contenders.why_not("asyncio") is None
+    assert contenders.why_not("no_such_library") == "is not installed"
+    assert contenders.why_not("xml.no_such_part").startswith("cannot be imported")
+    monkeypatch.setattr(runner, "why_not", lambda module: "cannot be imported (No module named 'greenlet')")
+    assert cli.main(["--only", "spawn"]) == 2
+    assert "cannot run gort: it cannot be imported" in capsys.readouterr().err
+
+
+def test_list_names_every_workload(capsys):
+    assert cli.main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[::2]] == list(all_workloads())
+
+
+def test_a_tiny_run_end_to_end(tmp_path):
+    made, html = tmp_path / "found.json", tmp_path / "report.html"
+    tiny = ["--only", "unbuffered", "--quick", "--rounds", "1", "--contenders", "gort-p1,bare"]
+    status, out, err = run_cli(*tiny, "--json", str(made), "--html", str(html))
+    assert (status, err) == (0, "")
+    assert "gort, procs=1" in out and "bare greenlet" in out
+    found = results.load(made)
+    for name in ("gort-p1", "bare"):
+        assert 0 < found.median(Key("unbuffered", Point(10_000), name), "time") < 0.01
+    ElementTree.fromstring(html.read_text(encoding="utf-8").partition("\n")[2])
+
+    # The same numbers a thousand times smaller: what was measured is then a regression.
+    document = json.loads(made.read_text())
+    for entry in document["results"]:
+        entry["metrics"]["time"] = [value / 1000 for value in entry["metrics"]["time"]]
+    smaller = tmp_path / "smaller.json"
+    smaller.write_text(json.dumps(document))
+    assert run_cli("--load", str(made), "--compare", str(made))[0] == 0
+    status, out, err = run_cli("--load", str(made), "--compare", str(smaller))
+    assert status == 1 and "worse by more than 1.25x" in out
+
+
+def test_a_child_that_crashes_or_hangs_says_why():
+    with pytest.raises(runner.ChildFailed, match="There is no workload 'nothing'"):
+        runner.run_child(runner.Job("nothing", Point(1), "gort"))
+    # 4 s of sleep against a limit of 1 s: the limit is what ends it, and it says where it was.
+    with pytest.raises(runner.ChildFailed, match="ended by its time limit; File"):
+        runner.run_child(runner.Job("sleepers", Point(1, 4.0), "asyncio"), limit=1)
