@@ -1,0 +1,48 @@
+"""borrow: the standard library's own code, over other names.
+
+The idea.  `socket.create_connection` is twenty lines that are right, and that call the globals ``getaddrinfo`` and
+``socket`` of their module.  A twin of that module needs the same lines with its own ``getaddrinfo`` and ``socket``.
+So it takes the function's *code*, as whatever version of Python is running has it, and gives it the twin's globals.
+Nothing is copied into this repository, nothing of the standard module is changed, and its next bug fix is ours too.
+
+What makes it sound: a function finds its globals in ``__globals__`` and nowhere else.  So the twin's namespace must
+hold every name that the borrowed code uses, private ones too: `rest` fills it with all that the twin has not defined.
+
+Refused: to keep edited copies of standard modules (they age, and differ from version to version); to execute a whole
+module anew under a changed `sys.modules` (other threads import at the same time, and two of each class are one too
+many: ``except socket.gaierror`` must catch what the other module raises).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import CellType, FunctionType, ModuleType
+from typing import Any
+
+
+def function(fn: Callable[..., Any], names: dict[str, Any], closure: tuple[CellType, ...] | None = None) -> Any:
+    """The same function with other globals (and, if given, other closure cells)."""
+    fn = getattr(fn, "__func__", fn)
+    assert isinstance(fn, FunctionType)
+    new = FunctionType(fn.__code__, names, fn.__name__, fn.__defaults__, fn.__closure__ if closure is None else closure)
+    new.__kwdefaults__ = fn.__kwdefaults__
+    new.__doc__ = fn.__doc__
+    new.__qualname__ = fn.__qualname__
+    new.__annotations__ = dict(fn.__annotations__)
+    new.__module__ = names["__name__"]
+    return new
+
+
+def functions(module: ModuleType, names: dict[str, Any], wanted: str) -> None:
+    """Borrow these functions of a module, those of them that it has on this system and in this version."""
+    for name in wanted.split():
+        fn = getattr(module, name, None)
+        if isinstance(fn, FunctionType):
+            names[name] = function(fn, names)
+
+
+def rest(module: ModuleType, names: dict[str, Any]) -> None:
+    """Fill a twin's namespace with every name of the standard module that it has not defined itself."""
+    for name, value in vars(module).items():
+        if not (name.startswith("__") and name.endswith("__")):
+            names.setdefault(name, value)

@@ -1,0 +1,148 @@
+"""open: files that are read and written without stopping the other goroutines.
+
+The idea.  ``gort.open`` is the built-in `open` over another raw file.  No system lets one *wait* for a file on a disk,
+so the raw file's reads and writes run on spare threads (runtime/blocking.py) while the goroutine parks.  That costs
+tens of microseconds, and so it is done as rarely as can be: the buffers above (buffered.py) work in the goroutine, and
+on Linux a read is first tried with RWF_NOWAIT, which takes what the page cache has and never waits for the disk.
+
+What is no file but can be waited for (a pipe, a terminal, a socket's descriptor) parks in the poller instead, so that
+a read from it can be cancelled.  See descriptors.py for how, and for why its mode is left alone.
+
+Which class for which mode, the checks of the arguments, the size of the buffer: all of that is the standard library's
+own code (`_pyio.open`, the specification of `open`), borrowed.
+
+Cancelling.  A read or write that is under way on a spare thread is waited for, and its result counts; the cancellation
+comes at the next operation that waits.  So a file that was being opened is opened, and closed by its ``with``.
+"""
+
+from __future__ import annotations
+
+import _pyio
+import builtins
+import io
+import os
+import select
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import borrow, descriptors
+from .buffered import BufferedRandom, BufferedReader, BufferedWriter, TextIOWrapper
+from .descriptors import FILE, PIPE, READ, WRITE, give_way_outside, is_ready, may_park
+from .runtime import overdue as _overdue
+from .runtime.blocking import blocking
+from .runtime.wait import on_goroutine
+
+overdue = False
+_overdue.register(globals())
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", None) if sys.platform == "linux" else None
+
+
+class RawFile(io.FileIO):
+    """As `io.FileIO`: an unbuffered file, whose operations park the goroutine."""
+
+    def __init__(self, file: Any, mode: str = "r", closefd: bool = True, opener: Any = None) -> None:
+        if isinstance(file, int) or not on_goroutine():
+            super().__init__(file, mode, closefd, opener)
+        else:
+            blocking(super().__init__, file, mode, closefd, opener)
+        self._kind = descriptors.kind(self.fileno())
+        self._nowait = _NOWAIT is not None and self._kind is FILE
+
+    def _spare(self, method: Any, *args: Any) -> Any:
+        """The call on a spare thread."""
+        if may_park():
+            return blocking(method, self, *args)
+        return method(self, *args)
+
+    def _await(self, events: int) -> bool:
+        """Wait until it is ready.  False: it is not, and somebody has made it non-blocking."""
+        fd = self.fileno()
+        if is_ready(fd, events):
+            return True
+        if not os.get_blocking(fd):
+            return False
+        descriptors.wait(fd, events)
+        return True
+
+    def readinto(self, buffer: Any, /) -> Any:
+        """Read into the buffer; how many bytes?  0: the end.  None: it is non-blocking and there is nothing."""
+        if overdue:
+            give_way_outside()
+        if self._nowait:
+            try:
+                n = os.preadv(self.fileno(), [buffer], -1, _NOWAIT)  # type: ignore[arg-type]
+                if n:
+                    return n
+                # 0 should be the end, but some versions of Linux also say so when they would have to wait.
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._nowait = False  # not every file system can
+        elif self._kind is not FILE and self.readable() and on_goroutine():
+            return super().readinto(buffer) if self._await(READ) else None
+        return self._spare(io.FileIO.readinto, buffer)
+
+    def read(self, size: Any = -1, /) -> Any:
+        """Read up to so many bytes with one system call; all, if it is negative."""
+        if size is None or size < 0:
+            return self.readall()
+        if self._kind is not FILE and self.readable() and on_goroutine():
+            return super().read(size) if self._await(READ) else None
+        return self._spare(io.FileIO.read, size)
+
+    def readall(self) -> Any:
+        """Read until the end."""
+        if self._kind is FILE or not self.readable() or not on_goroutine():
+            return self._spare(io.FileIO.readall)
+        parts = []
+        while True:
+            part = self.read(select.PIPE_BUF * 16)
+            if not part:
+                return b"".join(parts) if part is not None or parts else None
+            parts.append(part)
+
+    def write(self, data: Any, /) -> Any:
+        """Write with one system call; how many bytes?"""
+        if overdue:
+            give_way_outside()
+        if self._kind is PIPE and self.writable() and on_goroutine():
+            if not self._await(WRITE):
+                return None
+            with memoryview(data) as view, view.cast("B") as octets:
+                return super().write(octets[: select.PIPE_BUF])  # so much does not block
+        return self._spare(io.FileIO.write, data)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Change the file's size, to the current position if none is given."""
+        return self._spare(io.FileIO.truncate, size)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.closed or not on_goroutine() or self._finalizing or self.__dict__.get("_kind") is not FILE:  # type: ignore[attr-defined]
+            super().close()
+        else:
+            # Reads need no more of the file.  Writes may go to the disk, or over a net, only now.
+            self._spare(io.FileIO.close) if self.writable() else super().close()
+
+
+if TYPE_CHECKING:
+    from builtins import open
+else:
+    open = borrow.function(
+        _pyio.open,
+        {
+            **vars(_pyio),
+            "__name__": "gort",
+            "FileIO": RawFile,
+            "BufferedReader": BufferedReader,
+            "BufferedWriter": BufferedWriter,
+            "BufferedRandom": BufferedRandom,
+            "TextIOWrapper": TextIOWrapper,
+            "text_encoding": io.text_encoding,
+            "DEFAULT_BUFFER_SIZE": io.DEFAULT_BUFFER_SIZE,
+        },
+    )
+    open.__doc__ = f"""Open a file that is read and written without stopping other goroutines; as the built-in `open`.
+
+    {builtins.open.__doc__}"""

@@ -1,0 +1,430 @@
+"""socket, cooperatively.
+
+The idea.  A green socket *is* a standard socket (a subclass), so whatever takes one takes the other.  Underneath, the
+system's socket is always non-blocking.  What the user has set (blocking, a time-out, non-blocking) is kept here, and
+`settimeout`, `gettimeout`, `setblocking` and `getblocking` speak of that.  An operation tries; if it would block, it
+waits for the descriptor in the machine's poller, for as long as the user's time-out allows, and tries again.
+
+Invariants.
+- A `Descriptor` exists for each green socket as long as its number is open, and is closed before the number is: those
+  who wait get OSError (EBADF), and an event for a new socket of that number never reaches an old waiter.
+- Nobody waits without having tried first since the last event, so edge-triggered polling loses nothing.
+- Cancelled in a wait, a receive has taken nothing, and a send has sent nothing more than what it already had
+  (`sendall`, as with a time-out of the standard socket, may have sent a part).
+
+Names.  ``connect(("example.org", 80))`` looks the name up first, which takes the C library seconds.  So the address is
+made numeric before, on a spare thread; see `_numeric`.
+
+`detach` gives the number back in the mode that the user had set.  A green socket's number that is used while it is
+attached (``os.read(sock.fileno(), n)``, a child process that inherits it) is non-blocking: use gort.green.os, or
+`detach`.
+
+What the standard module writes in Python (`create_connection`, `create_server`, `getfqdn`, `makefile`) is its own code
+over the names here.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import io as _io
+import operator as _operator
+import os as _os
+import socket as _std
+from _socket import socket as _base
+from collections.abc import Callable as _Callable
+from socket import *  # noqa: F403
+from time import monotonic as _monotonic
+from types import SimpleNamespace as _SimpleNamespace
+from typing import Any
+
+from .. import borrow as _borrow
+from .. import buffered as _buffered
+from ..descriptors import give_way_outside as _give_way
+from ..descriptors import wait_own as _wait_own
+from ..runtime import overdue as _overdue
+from ..runtime.blocking import blocking as _blocking
+from ..runtime.netpoll import Descriptor as _Descriptor
+from ..runtime.sleep import sleep as _sleep
+from ..runtime.wait import on_goroutine as _on_goroutine
+
+overdue = False
+_overdue.register(globals())
+
+_DONTWAIT = getattr(_std, "MSG_DONTWAIT", 0)
+_LONGEST = 9223372036.0  # seconds that the standard socket's time-out can hold
+_accept, _recv, _send, _close = _base._accept, _base.recv, _base.send, _base.close  # type: ignore[attr-defined]
+
+
+def _check_timeout(value: Any) -> float | None:
+    """As the standard settimeout judges it."""
+    if value is None:
+        return None
+    if not isinstance(value, float):
+        value = _operator.index(value)
+    if value != value:
+        raise ValueError("Invalid value NaN (not a number)")
+    if value < 0:
+        raise ValueError("Timeout value out of range")
+    if value > _LONGEST:
+        raise OverflowError("timestamp too large to convert to C PyTime_t")
+    return float(value)
+
+
+def _is_numeric(host: Any) -> bool:
+    for family in (_std.AF_INET, _std.AF_INET6):
+        try:
+            _std.inet_pton(family, host)
+            return True
+        except OSError:
+            pass
+    return False
+
+
+def _numeric(sock: _std.socket, address: Any) -> Any:
+    """The address with a host's name replaced by its number, as the standard socket itself would look it up."""
+    family = sock.family
+    if family not in (_std.AF_INET, _std.AF_INET6) or not isinstance(address, tuple) or not _on_goroutine():
+        return address
+    host = address[0] if address else None
+    if isinstance(host, (bytes, bytearray)):
+        host = bytes(host).decode("ascii", "replace")
+    if not isinstance(host, str) or host in ("", "<broadcast>") or _is_numeric(host):
+        return address  # or something bad, of which the system will say what is wrong with it
+    found = _blocking(_std.getaddrinfo, address[0], None, family, _std.SOCK_DGRAM)
+    return (found[0][4][0], *address[1:])
+
+
+class socket(_std.socket):
+    """As `socket.socket`."""
+
+    __slots__ = ("_descriptor", "_timeout")
+
+    def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+        super().__init__(family, type, proto, fileno)
+        self._timeout: float | None = super().gettimeout()  # the default one, or 0 for SOCK_NONBLOCK
+        super().settimeout(0.0)
+        self._descriptor = _Descriptor(self.fileno())
+
+    # -- what the user has set --------------------------------------------------------------------------------------
+
+    def settimeout(self, value: float | None, /) -> None:
+        """None: operations wait; 0: they do not; else: they wait for so many seconds."""
+        self._timeout = _check_timeout(value)
+        super().settimeout(0.0)  # again, should other code have changed it
+
+    def gettimeout(self) -> float | None:
+        """What `settimeout` has set."""
+        return self._timeout
+
+    def setblocking(self, flag: bool, /) -> None:
+        """True: settimeout(None).  False: settimeout(0)."""
+        self.settimeout(None if flag else 0.0)
+
+    def getblocking(self) -> bool:
+        """False if operations do not wait."""
+        return self._timeout != 0.0
+
+    @property
+    def timeout(self) -> float | None:  # type: ignore[override]
+        """What `settimeout` has set."""
+        return self._timeout
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def _until(self) -> float | None:
+        timeout = self._timeout
+        return None if timeout is None else _monotonic() + timeout
+
+    def _wait(self, write: bool, until: float | None) -> None:
+        """Wait until it may be readable (writable), at most until a monotonic time.  Raises TimeoutError."""
+        left = None
+        if until is not None:
+            left = until - _monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+        try:
+            _wait_own(self._descriptor, write, left)
+        except TimeoutError:
+            raise TimeoutError("timed out") from None
+
+    def _again(self, write: bool, call: _Callable[..., Any], *args: Any) -> Any:
+        """The call, which would have blocked just now, as soon as it does not."""
+        until = self._until()
+        while True:
+            self._wait(write, until)
+            try:
+                return call(self, *args)
+            except BlockingIOError:
+                pass
+
+    def _read(self, call: _Callable[..., Any], flags: int, *args: Any) -> Any:
+        if overdue:
+            _give_way()
+        try:
+            return call(self, *args)
+        except BlockingIOError:
+            if self._timeout == 0.0 or flags & _DONTWAIT:
+                raise
+        return self._again(False, call, *args)
+
+    def _write(self, call: _Callable[..., Any], flags: int, *args: Any) -> Any:
+        if overdue:
+            _give_way()
+        try:
+            return call(self, *args)
+        except BlockingIOError:
+            if self._timeout == 0.0 or flags & _DONTWAIT:
+                raise
+        return self._again(True, call, *args)
+
+    # -- receiving ----------------------------------------------------------------------------------------------------
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """Receive up to so many bytes; b"": the other side has closed."""
+        if overdue:
+            _give_way()
+        try:
+            return _recv(self, bufsize, flags)
+        except BlockingIOError:
+            if self._timeout == 0.0 or flags & _DONTWAIT:
+                raise
+        return self._again(False, _recv, bufsize, flags)
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """Receive into a buffer; how many bytes?"""
+        return self._read(_base.recv_into, flags, buffer, nbytes, flags)
+
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        """Receive up to so many bytes; also from whom."""
+        return self._read(_base.recvfrom, flags, bufsize, flags)
+
+    def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        """Receive into a buffer; also from whom."""
+        return self._read(_base.recvfrom_into, flags, buffer, nbytes, flags)
+
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+        """Receive bytes and ancillary data: (data, ancillary, flags, address)."""
+        return self._read(_base.recvmsg, flags, bufsize, ancbufsize, flags)
+
+    def recvmsg_into(self, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+        """Receive into several buffers, and ancillary data."""
+        return self._read(_base.recvmsg_into, flags, buffers, ancbufsize, flags)
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        """Send what there is room for; how many bytes?"""
+        if overdue:
+            _give_way()
+        try:
+            return _send(self, data, flags)
+        except BlockingIOError:
+            if self._timeout == 0.0 or flags & _DONTWAIT:
+                raise
+        return self._again(True, _send, data, flags)
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """Send all of it, within one time-out.  After an error it is unknown how much has been sent."""
+        if overdue:
+            _give_way()
+        until = self._until()
+        with memoryview(data) as view, view.cast("B") as octets:
+            total = len(octets)
+            sent = 0
+            while True:
+                try:
+                    sent += _send(self, octets[sent:] if sent else data, flags)
+                except BlockingIOError:
+                    if self._timeout == 0.0:
+                        raise
+                    self._wait(True, until)
+                else:
+                    if sent >= total:
+                        return
+
+    def sendto(self, data: Any, *args: Any) -> int:
+        """sendto(data[, flags], address): send a datagram."""
+        if not args or len(args) > 2:
+            return _base.sendto(self, data, *args)  # which says what is wrong
+        *flags, address = args
+        return self._write(_base.sendto, flags[0] if flags else 0, data, *flags, _numeric(self, address))
+
+    def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
+        """Send several buffers, and ancillary data."""
+        if address is None:
+            return self._write(_base.sendmsg, flags, buffers, ancdata, flags)
+        return self._write(_base.sendmsg, flags, buffers, ancdata, flags, _numeric(self, address))
+
+    def _sendfile_use_sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        # What the standard method calls for a regular file.
+        self._check_sendfile_params(file, offset, count)  # type: ignore[attr-defined]
+        try:
+            fd = file.fileno()
+            size = _os.fstat(fd).st_size
+        except (AttributeError, OSError) as exc:  # io.UnsupportedOperation is an OSError
+            raise _std._GiveupOnSendfile(exc) from exc  # type: ignore[attr-defined]
+        if not size:
+            return 0
+        if self._timeout == 0.0:
+            raise ValueError("non-blocking sockets are not supported")
+        block = min(count or size, 2**30)
+        total = 0
+        try:
+            while count is None or total < count:
+                if overdue:
+                    _give_way()
+                if count is not None:
+                    block = min(block, count - total)
+                try:
+                    sent = _os.sendfile(self.fileno(), fd, offset, block)
+                except BlockingIOError:
+                    self._wait(True, self._until())
+                    continue
+                except OSError as exc:
+                    if not total:  # not that kind of file after all
+                        raise _std._GiveupOnSendfile(exc) from exc  # type: ignore[attr-defined]
+                    raise
+                if not sent:
+                    break
+                offset += sent
+                total += sent
+            return total
+        finally:
+            if total and hasattr(file, "seek"):
+                file.seek(offset)
+
+    # -- connecting ---------------------------------------------------------------------------------------------------
+
+    def accept(self) -> tuple[socket, Any]:
+        """Wait for a connection: (a socket for it, the address of the other side)."""
+        fd, address = self._read(_accept, 0)
+        new = socket(self.family, self.type, self.proto, fileno=fd)
+        if _std.getdefaulttimeout() is None and self._timeout:
+            new.setblocking(True)
+        return new, address
+
+    def bind(self, address: Any, /) -> None:
+        """Give it an address of its own."""
+        super().bind(_numeric(self, address))
+
+    def connect(self, address: Any, /) -> None:
+        """Connect it to an address."""
+        self._connect(_numeric(self, address))
+
+    def connect_ex(self, address: Any, /) -> int:
+        """`connect` that returns the error's number, 0: none."""
+        address = _numeric(self, address)  # an error of the look-up is raised here too
+        try:
+            self._connect(address)
+        except TimeoutError as exc:
+            return exc.errno or _errno.EAGAIN
+        except gaierror:  # noqa: F405
+            raise
+        except OSError as exc:
+            if exc.errno is None:
+                raise
+            return exc.errno
+        return 0
+
+    def _connect(self, address: Any) -> None:
+        if self._timeout == 0.0:
+            super().connect(address)
+            return
+        until = self._until()
+        pause = 1e-3
+        while True:
+            code = _base.connect_ex(self, address)
+            if code != _errno.EAGAIN:
+                break
+            # A Unix socket whose listener's queue is full.  The system reports no event when there is room again.
+            if until is not None and _monotonic() >= until:
+                raise TimeoutError("timed out")
+            _sleep(pause)
+            pause = min(pause * 2, 0.05)
+        while code in (_errno.EINPROGRESS, _errno.EALREADY, _errno.EINTR):
+            self._wait(True, until)
+            code = self.getsockopt(_std.SOL_SOCKET, _std.SO_ERROR)
+            if not code:
+                # Is it connected, or was that an older event?
+                try:
+                    self.getpeername()
+                except OSError as exc:
+                    if exc.errno != _errno.ENOTCONN:
+                        raise
+                    code = _errno.EINPROGRESS
+        if code and code != _errno.EISCONN:
+            raise OSError(code, _os.strerror(code))
+        if code == _errno.EISCONN and until is None:
+            pass
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _real_close(self, _ss: Any = _base) -> None:
+        # Also when __init__ has failed half-way.
+        descriptor = getattr(self, "_descriptor", None)
+        if descriptor is not None:
+            descriptor.close()
+        super()._real_close(_ss)  # type: ignore[misc]
+
+    def detach(self) -> int:
+        """Give the descriptor away, in the mode that the user has set.  The object is closed then."""
+        self._descriptor.close()
+        fd = super().detach()
+        if fd >= 0 and self._timeout is None:
+            _os.set_blocking(fd, True)
+        return fd
+
+    makefile = _borrow.function(
+        _std.socket.makefile,
+        {
+            **vars(_std),
+            "__name__": __name__,
+            "io": _SimpleNamespace(
+                **{
+                    **{name: getattr(_io, name) for name in ("DEFAULT_BUFFER_SIZE", "text_encoding")},
+                    **{
+                        name: getattr(_buffered, name)
+                        for name in ("BufferedRWPair", "BufferedReader", "BufferedWriter", "TextIOWrapper")
+                    },
+                }
+            ),
+        },
+    )
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> list[Any]:
+    """As `socket.getaddrinfo`, on a spare thread unless nothing is to be looked up."""
+    if (host is None or (isinstance(host, str) and _is_numeric(host))) and (port is None or isinstance(port, int)):
+        return _std.getaddrinfo(host, port, family, type, proto, flags)
+    return _blocking(_std.getaddrinfo, host, port, family, type, proto, flags)
+
+
+def gethostbyname(hostname: Any, /) -> str:
+    """As `socket.gethostbyname`, on a spare thread."""
+    return _blocking(_std.gethostbyname, hostname)
+
+
+def gethostbyname_ex(hostname: Any, /) -> tuple[str, list[str], list[str]]:
+    """As `socket.gethostbyname_ex`, on a spare thread."""
+    return _blocking(_std.gethostbyname_ex, hostname)
+
+
+def gethostbyaddr(ip_address: Any, /) -> tuple[str, list[str], list[str]]:
+    """As `socket.gethostbyaddr`, on a spare thread."""
+    return _blocking(_std.gethostbyaddr, ip_address)
+
+
+def getnameinfo(sockaddr: Any, flags: int, /) -> tuple[str, str]:
+    """As `socket.getnameinfo`, on a spare thread."""
+    return _blocking(_std.getnameinfo, sockaddr, flags)
+
+
+_borrow.rest(_std, globals())
+_borrow.functions(
+    _std,
+    globals(),
+    "create_connection create_server fromfd fromshare getfqdn has_dualstack_ipv6 recv_fds send_fds socketpair",
+)

@@ -1,0 +1,42 @@
+"""time, cooperatively: `sleep` parks the goroutine.
+
+The names that `time.tzset` changes are asked of the standard module each time.
+"""
+
+from __future__ import annotations
+
+import operator
+import time as _time
+from time import *  # noqa: F403
+from typing import Any
+
+from .. import borrow as _borrow
+from ..runtime.sleep import sleep as _sleep
+from ..runtime.wait import on_goroutine as _on_goroutine
+
+_CHANGING = ("altzone", "daylight", "timezone", "tzname")
+
+
+def sleep(seconds: float, /) -> None:
+    """Pause the goroutine for at least so many seconds; 0 lets others run.  As `time.sleep`; see `gort.sleep`."""
+    if not _on_goroutine():
+        _time.sleep(seconds)
+        return
+    if not isinstance(seconds, float):
+        seconds = operator.index(seconds)
+    if seconds != seconds:
+        raise ValueError("Invalid value NaN (not a number)")
+    if seconds < 0:
+        raise ValueError("sleep length must be non-negative")
+    _sleep(seconds)
+
+
+_borrow.rest(_time, globals())
+for _name in _CHANGING:
+    globals().pop(_name, None)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CHANGING:
+        return getattr(_time, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
