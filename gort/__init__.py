@@ -21,6 +21,7 @@ from .errors import (
     ThreadLimit,
     WouldBlockScheduler,
 )
+from .files import open
 from .futures import wait
 from .group import Group
 from .runtime import report as _report
@@ -99,6 +100,7 @@ __all__ = [
     "num_cpu",
     "num_goroutine",
     "once",
+    "open",
     "recv",
     "run",
     "select",

@@ -124,6 +124,26 @@ class Watch:
         self.close()
 
 
+def wait_exit(pid: int, timeout: float | None = None) -> bool:
+    """Park until a child process has ended; it is not reaped.
+
+    timeout is in seconds.  Returns False if this system cannot wait for that without a thread.  Raises TimeoutError.
+    """
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True  # gone
+    except (AttributeError, OSError):  # another system, an old kernel, no descriptor left
+        return False
+    descriptor = Descriptor(fd)
+    try:
+        descriptor.wait_read(timeout)
+    finally:
+        descriptor.close()
+        os.close(fd)
+    return True
+
+
 # -- finalizers -------------------------------------------------------------------------------------------------------
 
 _finalizers: set[int] = set()

@@ -7,6 +7,7 @@ A test waits for events, so a limit is only ever met by a hang, and then the sta
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import sys
 
@@ -44,3 +45,17 @@ def jitter():
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
+
+
+@pytest.fixture
+def descriptors():
+    """No file descriptor may be left open, or lost, by what the test does."""
+
+    def numbers() -> set[int]:
+        return {int(name) for name in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{name}")}
+
+    gc.collect()
+    before = numbers()
+    yield
+    gc.collect()
+    assert numbers() == before

@@ -354,8 +354,6 @@ class socket(_std.socket):
                     code = _errno.EINPROGRESS
         if code and code != _errno.EISCONN:
             raise OSError(code, _os.strerror(code))
-        if code == _errno.EISCONN and until is None:
-            pass
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

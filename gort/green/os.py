@@ -1,0 +1,142 @@
+"""os, cooperatively: what waits for other processes, for pipes and terminals, or for a disk's data.
+
+The idea.  `read` and `write` park where the system can wait (pipes, terminals, sockets; see gort/descriptors.py) and
+run on a spare thread where it cannot (files).  `waitpid` of one child parks on a pidfd.  The other calls that may take
+long run on a spare thread.  A descriptor that is non-blocking stays so: BlockingIOError is the answer its owner wants.
+
+What only looks at names (`stat`, `listdir`, `rename`, ...) is the standard function: it takes microseconds, less than
+it would to change threads, and should it hang after all (a lost network file system), sysmon gives the P to another
+machine, as for every call that nobody announced.
+"""
+
+from __future__ import annotations
+
+import io as _io
+import os as _std
+from collections.abc import Callable as _Callable
+from os import *  # noqa: F403
+from typing import Any
+
+from .. import borrow as _borrow
+from ..descriptors import FILE as _FILE
+from ..descriptors import PIPE as _PIPE
+from ..descriptors import READ as _READ
+from ..descriptors import WRITE as _WRITE
+from ..descriptors import kind as _kind
+from ..descriptors import wait as _wait
+from ..descriptors import wait_exit as _wait_exit
+from ..runtime.blocking import blocking as _blocking
+from ..runtime.wait import on_goroutine as _on_goroutine
+
+_PIPE_BUF = 512  # what POSIX promises: so much can be written to a pipe that is writable
+try:
+    from select import PIPE_BUF as _PIPE_BUF  # type: ignore[no-redef]
+except ImportError:
+    pass
+
+
+def _reads(call: _Callable[..., Any], fd: int, *args: Any) -> Any:
+    """A call that reads from where the descriptor stands."""
+    if not _on_goroutine():
+        return call(fd, *args)
+    if _kind(fd) is _FILE:
+        return _blocking(call, fd, *args)
+    if _std.get_blocking(fd):
+        _wait(fd, _READ)
+    return call(fd, *args)
+
+
+def read(fd: int, length: int, /) -> bytes:
+    """As `os.read`."""
+    return _reads(_std.read, fd, length)
+
+
+def readv(fd: int, buffers: Any, /) -> int:
+    """As `os.readv`."""
+    return _reads(_std.readv, fd, buffers)
+
+
+def write(fd: int, data: Any, /) -> int:
+    """As `os.write`.  To a pipe it writes at most PIPE_BUF bytes at a time, as it may."""
+    if not _on_goroutine():
+        return _std.write(fd, data)
+    kind = _kind(fd)
+    if kind is not _FILE and not _std.get_blocking(fd):
+        return _std.write(fd, data)
+    if kind is not _PIPE:
+        return _blocking(_std.write, fd, data)
+    _wait(fd, _WRITE)
+    with memoryview(data) as view, view.cast("B") as octets:
+        return _std.write(fd, octets[:_PIPE_BUF])
+
+
+def _reap(call: _Callable[[int, int], Any], pid: int, options: int) -> Any:
+    if options & _std.WNOHANG or not _on_goroutine():
+        return call(pid, options)
+    if pid > 0 and not options:  # WUNTRACED and WCONTINUED mean other events than the end
+        outcome = call(pid, _std.WNOHANG)  # which also says whether it is a child of ours
+        if outcome[0] or _wait_exit(pid):
+            return outcome if outcome[0] else call(pid, options)
+    return _blocking(call, pid, options)
+
+
+def waitpid(pid: int, options: int, /) -> tuple[int, int]:
+    """As `os.waitpid`."""
+    return _reap(_std.waitpid, pid, options)
+
+
+def wait4(pid: int, options: int) -> Any:
+    """As `os.wait4`."""
+    return _reap(_std.wait4, pid, options)
+
+
+def _on_spare(name: str) -> None:
+    call = getattr(_std, name, None)
+    if call is None:
+        return  # not on this system
+
+    def spare(*args: Any, **kw: Any) -> Any:
+        return _blocking(call, *args, **kw)
+
+    spare.__name__ = spare.__qualname__ = name
+    spare.__doc__ = f"As `os.{name}`, on a spare thread.\n\n{call.__doc__ or ''}"
+    globals()[name] = spare
+
+
+for _name in (
+    "copy_file_range fdatasync fsync ftruncate lockf open posix_fallocate pread preadv pwrite pwritev sendfile splice sync "
+    "system truncate wait wait3 waitid writev"
+).split():
+    _on_spare(_name)
+
+
+def fdopen(fd: int, mode: str = "r", *args: Any, **kw: Any) -> Any:
+    """As `os.fdopen`: `gort.open` of a descriptor's number."""
+    from ..files import open
+
+    if not isinstance(fd, int):
+        raise TypeError(f"invalid fd type ({type(fd)}, expected integer)")
+    if "b" not in mode and not args[1:] and "encoding" not in kw:
+        kw["encoding"] = _io.text_encoding(None)
+    return open(fd, mode, *args, **kw)
+
+
+def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:
+    """As `os.popen`: a pipe to or from a shell command."""
+    if not isinstance(cmd, str):
+        raise TypeError(f"invalid cmd type ({type(cmd)}, expected string)")
+    if mode not in ("r", "w"):
+        raise ValueError(f"invalid mode {mode!r}")
+    if buffering == 0 or buffering is None:
+        raise ValueError("popen() does not support unbuffered streams")
+    from . import subprocess
+
+    if mode == "r":
+        process = subprocess.Popen(cmd, shell=True, text=True, stdout=subprocess.PIPE, bufsize=buffering)
+        return _std._wrap_close(process.stdout, process)  # type: ignore[attr-defined]
+    process = subprocess.Popen(cmd, shell=True, text=True, stdin=subprocess.PIPE, bufsize=buffering)
+    return _std._wrap_close(process.stdin, process)  # type: ignore[attr-defined]
+
+
+_borrow.rest(_std, globals())
+_borrow.functions(_std, globals(), "_spawnvef spawnl spawnle spawnlp spawnlpe spawnv spawnve spawnvp spawnvpe")

@@ -1,0 +1,60 @@
+"""subprocess, cooperatively: `Popen.wait`, `communicate`, the pipes, `run`, `check_output` and their like park.
+
+The idea.  `Popen` is the standard one, with the waiting parts overridden.  `wait` parks on a pidfd, which becomes
+readable when the process has ended.  The pipes are gort's files.  `communicate`, and the functions that make a Popen,
+are the standard code over the names of this module (gort/borrow.py): a selector that parks, this Popen.
+
+Starting a process (fork and exec, about a millisecond) stays where it is: with a GIL the standard library holds it
+during that, so another thread would not help, and some things that a child inherits (its parent-death signal) belong
+to the very thread that started it.
+
+A goroutine that is cancelled in `run` kills the process and waits for its end, as `run` does with every exception.
+"""
+
+from __future__ import annotations
+
+import io as _std_io
+import subprocess as _std
+from subprocess import *  # noqa: F403
+from time import monotonic as _monotonic
+from types import SimpleNamespace as _SimpleNamespace
+from typing import Any
+
+from .. import borrow as _borrow
+from ..buffered import TextIOWrapper as _TextIOWrapper
+from ..descriptors import wait_exit as _wait_exit
+from ..files import open as _open
+from ..runtime.blocking import blocking as _blocking
+from ..runtime.wait import on_goroutine as _on_goroutine
+from . import selectors
+
+# The names that the borrowed code finds instead of the standard module's.
+io = _SimpleNamespace(open=_open, TextIOWrapper=_TextIOWrapper, text_encoding=_std_io.text_encoding)
+_PopenSelector: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+class Popen(_std.Popen):  # type: ignore[type-arg]
+    """As `subprocess.Popen`."""
+
+    __init__ = _borrow.function(_std.Popen.__init__, globals())
+    _communicate = _borrow.function(_std.Popen._communicate, globals())  # type: ignore[attr-defined]
+
+    def _wait(self, timeout: float | None) -> int:
+        if not _on_goroutine():
+            return super()._wait(timeout)  # type: ignore[misc]
+        until = None if timeout is None else _monotonic() + timeout
+        while self.returncode is None and self.poll() is None:
+            left = None if until is None else until - _monotonic()
+            try:
+                if left is not None and left <= 0:
+                    raise TimeoutError
+                if not _wait_exit(self.pid, left):
+                    return _blocking(super()._wait, left)  # type: ignore[misc]
+            except TimeoutError:
+                if self.poll() is None:
+                    raise _std.TimeoutExpired(self.args, timeout) from None  # type: ignore[arg-type]
+        return self.returncode
+
+
+_borrow.rest(_std, globals())
+_borrow.functions(_std, globals(), "call check_call check_output getoutput getstatusoutput run")
