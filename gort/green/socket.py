@@ -30,6 +30,7 @@ import io as _io
 import operator as _operator
 import os as _os
 import socket as _std
+import sys as _sys
 from _socket import socket as _base
 from collections.abc import Callable as _Callable
 from socket import *  # noqa: F403
@@ -51,6 +52,7 @@ overdue = False
 _overdue.register(globals())
 
 _DONTWAIT = getattr(_std, "MSG_DONTWAIT", 0)
+_UNDER_WAY = (_errno.EINPROGRESS, _errno.EALREADY, _errno.EINTR)
 _LONGEST = 9223372036.0  # seconds that the standard socket's time-out can hold
 _accept, _recv, _send, _close = _base._accept, _base.recv, _base.send, _base.close  # type: ignore[attr-defined]
 
@@ -90,7 +92,7 @@ def _numeric(sock: _std.socket, address: Any) -> Any:
         host = bytes(host).decode("ascii", "replace")
     if not isinstance(host, str) or host in ("", "<broadcast>") or _is_numeric(host):
         return address  # or something bad, of which the system will say what is wrong with it
-    found = _blocking(_std.getaddrinfo, address[0], None, family, _std.SOCK_DGRAM)
+    found = _blocking(_std.getaddrinfo, host, None, family, _std.SOCK_DGRAM)
     return (found[0][4][0], *address[1:])
 
 
@@ -341,19 +343,29 @@ class socket(_std.socket):
                 raise TimeoutError("timed out")
             _sleep(pause)
             pause = min(pause * 2, 0.05)
-        while code in (_errno.EINPROGRESS, _errno.EALREADY, _errno.EINTR):
-            self._wait(True, until)
-            code = self.getsockopt(_std.SOL_SOCKET, _std.SO_ERROR)
-            if not code:
-                # Is it connected, or was that an older event?
-                try:
-                    self.getpeername()
-                except OSError as exc:
-                    if exc.errno != _errno.ENOTCONN:
-                        raise
-                    code = _errno.EINPROGRESS
-        if code and code != _errno.EISCONN:
+        if code in _UNDER_WAY:
+            while code in _UNDER_WAY:
+                self._wait(True, until)
+                code = self._outcome(address)
+            if code == _errno.EISCONN:
+                code = 0
+        if code:
             raise OSError(code, _os.strerror(code))
+
+    def _outcome(self, address: Any) -> int:
+        """What has become of a connect that was under way."""
+        if _sys.platform == "linux":
+            # To ask by a second connect has the system forget an error, so that the socket may try once more.
+            return _base.connect_ex(self, address)
+        code = self.getsockopt(_std.SOL_SOCKET, _std.SO_ERROR)
+        if not code:
+            try:
+                self.getpeername()
+            except OSError as exc:
+                if exc.errno != _errno.ENOTCONN:
+                    raise
+                code = _errno.EINPROGRESS  # an older event woke us
+        return code
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
