@@ -10,7 +10,8 @@ Read the files in this order; each opens with its own essay and imports only fro
     report      exceptions that nobody asked for
     goroutine   G: the handle that `go` returns
     carrier     the greenlet that runs goroutines one after another, and the turn of the local run queue
-    netpoll     epoll and kqueue: a goroutine that waits for I/O holds no thread
+    poller      epoll and kqueue, in which a machine sleeps
+    netpoll     descriptors: a goroutine that waits for I/O holds no thread
     blocking    a call that may block runs on a spare thread, and its goroutine parks
     processor   P: the right to run goroutines, its local run queue and timers
     machine     M: an operating system thread, its hub and how it sleeps

@@ -35,7 +35,7 @@ from greenlet import getcurrent
 from . import wait
 from .carrier import Carrier
 from .goroutine import FREE_THREADED, Goroutine
-from .netpoll import Descriptor, new_poller
+from .poller import new_poller
 
 _RUN_CODE = Carrier.run.__code__
 _PARK_CODE = wait._park_thread.__code__
@@ -114,7 +114,7 @@ class Interrupt:
             self._close_pipe()
             return
         self.m.poller = new_poller()
-        self.m.poller.add(Descriptor(read))
+        self.m.poller.add_bell(read)
 
     def _close_pipe(self) -> None:
         assert self.pipe is not None

@@ -35,7 +35,7 @@ from ..errors import Cancelled
 from . import overdue
 from .carrier import TURN, Carrier
 from .goroutine import PENDING, Goroutine
-from .netpoll import Poller
+from .poller import Poller
 from .processor import Processor
 from .timers import INFINITY
 from .wait import FOREVER, Hub, Ticket
@@ -282,6 +282,8 @@ class Machine:
                 self._loop()
                 break
             except BaseException as exc:
+                if self.poller is not None:
+                    self.poller.lost = True  # events that were fetched and not delivered, perhaps
                 self._blame_main(exc)
         self._end()
 
@@ -399,6 +401,8 @@ class Machine:
                 self.asleep = False  # so that those who wake up here do not wake us again
                 self.poller.fire(events)
         except BaseException as exc:
+            if self.poller is not None:
+                self.poller.lost = True
             self._blame_main(exc)
 
     def _end(self) -> None:

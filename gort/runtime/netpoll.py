@@ -6,17 +6,27 @@ the goroutine is ready again and tries once more.
 
 One poller for each machine, not one for all as in Go: a started goroutine is pinned to its machine, so an event that
 another machine fetched would only have to be carried over (5-20 us and a thread's wake-up each).  A machine sleeps in
-its own poller.  A descriptor is registered, edge-triggered and for both directions at once, with the poller of each
-machine whose goroutine has ever waited for it: one registration for its life, no system call for each wait.
+its own poller (poller.py).  A descriptor is registered, edge-triggered and for both directions at once, with the
+poller of each machine whose goroutine has ever waited for it: one registration for its life, no system call for each
+wait.
 
-No event is lost.  The kernel reports an edge once.  If nobody waits at that moment, the descriptor remembers it
-(`readable`, `writable`), and the next wait returns at once, to try again.  Waiting and the arrival of an event exclude
-each other by the descriptor's latch.  A remembered edge may be stale; that costs one more "would block".  The first
-registration reports what is already there, so nothing can have been missed before it.
+No event is lost.  The kernel reports an edge once.  If nobody waits at that moment, the descriptor's direction
+remembers it (`edge`), and the next wait returns at once, to try again.  Waiting and the arrival of an event exclude
+each other by the direction's latch.  A remembered edge may be stale; that costs one more "would block".  The first
+registration reports what is already there, so nothing can have been missed before it.  An event wakes all who wait in
+its direction, for it may stand for more than one of them can take; all try, and who fails waits again.
+
+Deadlines belong to a direction, as in Go: set once, they hold for every wait until they are moved.  A wait with a
+deadline needs a timer, but one timer for a direction, and a later deadline leaves it where it is: when it rings too
+early it is planned anew.  So a program that moves the deadline before each read pays for a store, not for a timer.
 
 Closing.  `close` wakes everybody who waits, with an error, and takes the descriptor out of the pollers *before* its
 number is given back to the system, so that an event for a new descriptor of the same number never finds the old one.
 An event that was already fetched may still name the number: it finds the new Descriptor, and costs it one try.
+If other code closed the number behind our back, the kernel tells nobody; the waiters' deadlines hold, `close` still
+wakes them, and so does the first wait for a new Descriptor of that number.
+
+What a wake-up means is written into the ticket: None, "try again", or the error to raise (closed, deadline).
 """
 
 from __future__ import annotations
@@ -24,27 +34,32 @@ from __future__ import annotations
 import errno
 import os
 import select
-import threading
+from math import ceil, inf
+from time import monotonic
 from typing import Any
 
 from . import wait
 from .latch import contend
+from .poller import Poller, new_poller
+from .timers import check_seconds, deadline
 from .wait import Ticket, park, ready, waiter
-
-READ, WRITE = 0, 1
 
 
 class DescriptorClosed(OSError):
-    """The descriptor was closed while somebody waited for it, or before."""
+    """The descriptor was closed while somebody waited for it, or before.  Its errno is EBADF."""
 
-    def __init__(self) -> None:
-        super().__init__(errno.EBADF, "the descriptor was closed while a goroutine waited for it")
+    def __init__(self, fd: int = -1) -> None:
+        super().__init__(errno.EBADF, f"descriptor {fd} is closed: it was closed by its owner, before this wait or during it")
 
 
-class _Direction:
-    """The waiters of one descriptor in one direction: the place where their tickets are."""
+class Direction:
+    """The waiters of one descriptor in one direction: the place where their tickets are.
 
-    __slots__ = ("edge", "latch", "name", "owner", "tickets")
+    `first` and `others` are the tickets that wait; others is None while there is at most one.  All but `edge` and
+    `deadline` are read and changed under `latch`.
+    """
+
+    __slots__ = ("alarm", "carrier", "deadline", "edge", "first", "latch", "name", "others", "owner")
 
     external = True  # what waits here may be woken from outside the program: see Scheduler.check_deadlock
 
@@ -52,57 +67,179 @@ class _Direction:
         self.owner = owner
         self.name = name
         self.edge = False  # an event came while nobody waited
-        self.tickets: list[Ticket] = []
+        self.first: Ticket | None = None
+        self.others: list[Ticket] | None = None
         self.latch: list[None] = [None]
+        self.deadline: float | None = None
+        self.alarm: list[Any] | None = None  # the timer's entry: [self or None, sched, heap, when]
+        # The carrier that may take the short way of waiting (Descriptor.wait_read): it has waited here before, so its
+        # machine's poller knows us, and there is no deadline, and we are not closed.
+        self.carrier: Any = None
 
-    def _lock(self) -> None:
+    def lock(self) -> None:
         try:
             self.latch.pop()
         except IndexError:
             contend(self.latch)
 
+    def publish(self, ticket: Ticket) -> None:
+        """Have the ticket wait.  Under the latch."""
+        if self.first is None:
+            self.first = ticket
+        elif self.others is None:
+            self.others = [ticket]
+        else:
+            self.others.append(ticket)
+
     def withdraw(self, ticket: Ticket) -> bool:
-        self._lock()
+        self.lock()
         alive = ticket[0] is not None
         if alive:
             ticket[0] = None
-            self.tickets = [other for other in self.tickets if other is not ticket]
+            others = self.others
+            if ticket is self.first:
+                self.first = others.pop(0) if others else None
+            elif others is not None:
+                others.remove(ticket)
+            if not others:
+                self.others = None
         self.latch.append(None)
         return alive
 
     def reason(self, _ticket: Ticket) -> str:
         return f"I/O: {self.name} of descriptor {self.owner.fd}"
 
-    def fire(self) -> None:
-        """An event: wake all who wait in this direction (they try, and one of them succeeds), or remember it."""
-        self._lock()
-        tickets, self.tickets = self.tickets, []
-        woken = [ticket[0] for ticket in tickets]
+    def _claim_all(self) -> list[tuple[Any, Ticket]]:
+        """Under the latch."""
+        tickets = [] if self.first is None else [self.first, *(self.others or ())]
+        self.first = self.others = None
+        claimed = [(ticket[0], ticket) for ticket in tickets]
         for ticket in tickets:
             ticket[0] = None
-        if not tickets:
+        return claimed
+
+    def fire(self) -> None:
+        """An event: wake all who wait in this direction, or remember it."""
+        self.lock()
+        claimed = self._claim_all()
+        if not claimed:
             self.edge = True
         self.latch.append(None)
-        for w in woken:
+        for w, _ticket in claimed:
             ready(w)
+
+    def fail(self, error: Any) -> None:
+        """Wake all who wait with error() for each."""
+        self.lock()
+        claimed = self._claim_all()
+        self.latch.append(None)
+        for w, ticket in claimed:
+            ticket[1] = error()
+            ready(w)
+
+    # -- deadlines ----------------------------------------------------------------------------------------------
+
+    def set_deadline(self, when: float | None) -> None:
+        self.lock()
+        before, self.deadline = self.deadline, when
+        self.carrier = None
+        waits = self.first is not None
+        self.latch.append(None)
+        if when is None:
+            self.disarm()
+        elif waits and (before is None or when < before):
+            # They wait too long: have them try again, and wait anew.  With a later deadline the timer sees to it.
+            self.fail(self.late if monotonic() >= when else lambda: None)
+
+    def late(self) -> TimeoutError:
+        return TimeoutError(f"{self.name} of descriptor {self.owner.fd}: its deadline is over")
+
+    def arm(self, sched: Any) -> None:
+        """See to it that a timer of this scheduler rings at the deadline or before.
+
+        Two threads may do so at once; then there are two timers, and one rings for nothing.
+        """
+        when = self.deadline
+        alarm = self.alarm
+        if when is None or when == inf:
+            return
+        if alarm is not None and alarm[0] is self and alarm[1] is sched and alarm[3] <= when:
+            return
+        self.disarm()
+        self.alarm = entry = [self, sched, None, when]
+        sched.add_timer(when, entry, _ring)
+
+    def disarm(self) -> None:
+        alarm, self.alarm = self.alarm, None
+        if alarm is not None and alarm[0] is not None:
+            alarm[0] = None
+            if alarm[2] is not None:
+                alarm[2].dead += 1
+
+
+def _ring(entry: list[Any]) -> None:
+    """A direction's timer, in the hub: the deadline is over, or was moved since the timer was planned."""
+    side = entry[0]
+    if side is None:
+        return
+    entry[0] = None
+    when = side.deadline
+    if when is None:
+        return
+    if monotonic() >= when:
+        side.fail(side.late)
+    elif side.first is not None:
+        side.arm(entry[1])
 
 
 class Descriptor:
-    """An open file descriptor that goroutines can wait for."""
+    """An open file descriptor that goroutines can wait for: a socket, pipe, terminal, eventfd, whatever the system polls.
 
-    __slots__ = ("__weakref__", "closed", "fd", "pollers", "read", "write")
+    fd is its number, or something with `fileno()`.  Use it so:
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    1. The descriptor must be non-blocking (``os.set_blocking(fd, False)``, ``sock.setblocking(False)``).
+    2. Make one Descriptor for it, and keep that as long as the descriptor is open.
+    3. *First try* the operation; only when it "would block" call `wait_read` or `wait_write`, *then try again*::
+
+           while True:
+               try:
+                   return sock.recv(n)
+               except BlockingIOError:
+                   descriptor.wait_read(timeout)
+
+       A wait may return although the operation still would block (an event that was meant for what another has read
+       meanwhile): hence the loop.  A wait without a try before it may never return, for readiness is reported when
+       it begins, not while it lasts.
+    4. `close` it *before* the descriptor itself is closed: that wakes whoever waits.
+
+    Any number of goroutines, of any machine, and plain threads may wait, in both directions.  Nothing is registered
+    with the system before the first wait.
+    """
+
+    __slots__ = ("__weakref__", "closed", "fd", "hup", "pollers", "read", "write")
+
+    def __init__(self, fd: Any) -> None:
+        if not isinstance(fd, int):
+            try:
+                fd = fd.fileno()
+            except AttributeError:
+                raise TypeError(
+                    f"fd must be a file descriptor's number or have fileno(), not {type(fd).__name__}"
+                ) from None
+        if fd < 0:
+            raise ValueError(f"fd must be the number of an open file descriptor, not {fd}: is it closed already?")
+        self.fd: int = fd
         self.closed = False
+        self.hup = False  # the peer has ended its side, or something else is not as usual: see net/conn.py
         self.pollers: list[Poller] = []
-        self.read = _Direction(self, "read")
-        self.write = _Direction(self, "write")
+        self.read = Direction(self, "read")
+        self.write = Direction(self, "write")
 
     def wait_read(self, timeout: float | None = None) -> None:
         """Park until the descriptor may be readable; return at once if it became so since the last wait.
 
-        timeout is in seconds.  Raises TimeoutError, and DescriptorClosed when it is or gets closed.
+        timeout is in seconds, None: for ever.  Raises TimeoutError when it or the read deadline is over first,
+        DescriptorClosed when it is or gets closed, PermissionError for a file that cannot be waited for.
         """
         self._wait(self.read, timeout)
 
@@ -110,7 +247,29 @@ class Descriptor:
         """Park until the descriptor may be writable.  See `wait_read`."""
         self._wait(self.write, timeout)
 
-    def _wait(self, side: _Direction, timeout: float | None) -> None:
+    def set_deadline(self, when: float | None, read: bool = True, write: bool = True) -> None:
+        """Let every wait that is not over at `when` (of ``time.monotonic()``), and those to come, fail with TimeoutError.
+
+        None: no deadline.  It holds until it is set anew.  Only waits look at it: who tries first and must fail after
+        the deadline even with data ready asks `check_deadline` before.  Go: SetDeadline.
+        """
+        if when is not None:
+            when = check_seconds(when, "when")
+        if read:
+            self.read.set_deadline(when)
+        if write:
+            self.write.set_deadline(when)
+
+    def check_deadline(self, side: Direction) -> None:
+        """Raise TimeoutError if the deadline of `read` or `write` is over, DescriptorClosed if it is closed."""
+        if self.closed:
+            raise DescriptorClosed(self.fd)
+        if side.deadline is not None and monotonic() >= side.deadline:
+            raise side.late()
+
+    def _wait(self, side: Direction, timeout: float | None) -> None:
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         w = waiter()
         if type(w) is wait.ThreadWaiter:
             self._wait_thread(side, timeout)
@@ -121,32 +280,67 @@ class Descriptor:
             poller = m.poller = new_poller()
         if poller not in self.pollers:
             if self.closed:
-                raise DescriptorClosed
+                raise DescriptorClosed(self.fd)
             poller.add(self)
-        side._lock()
-        if self.closed or side.edge:
-            closed, side.edge = self.closed, False
+        if side.deadline is not None or self.closed:
+            self.check_deadline(side)
+        elif side.carrier is not w and hasattr(w, "carries"):
+            side.lock()
+            if not self.closed and side.deadline is None:
+                side.carrier = w
             side.latch.append(None)
-            if closed:
-                raise DescriptorClosed
+        side.lock()
+        if self.closed or side.edge:
+            side.edge = False
+            side.latch.append(None)
+            if self.closed:
+                raise DescriptorClosed(self.fd)
             return
+        if timeout is not None and timeout <= 0:
+            side.latch.append(None)
+            raise TimeoutError(f"{side.name} of descriptor {self.fd} would block, and timeout={timeout:g}")
         ticket: Ticket = [w, None, side, None]
-        side.tickets.append(ticket)
+        side.publish(ticket)
         side.latch.append(None)
-        park(w, ticket, timeout, side.name)
-        if self.closed:
-            raise DescriptorClosed
+        if side.deadline is not None:
+            side.arm(m.sched)
+        error = park(w, ticket, timeout, side.name)
+        if error is not None:
+            raise error
 
-    def _wait_thread(self, side: _Direction, timeout: float | None) -> None:
-        """A plain thread waits by itself."""
-        if self.closed:
-            raise DescriptorClosed
-        poll = select.poll()
-        poll.register(self.fd, select.POLLIN if side is self.read else select.POLLOUT)
-        if not poll.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999))):
-            raise TimeoutError(f"{side.name} timed out after {timeout:g} s")
-        if self.closed:
-            raise DescriptorClosed
+    def _wait_thread(self, side: Direction, timeout: float | None) -> None:
+        """A plain thread waits by itself, beside a bell with which others can end its wait."""
+        limit = inf if timeout is None else deadline(timeout)
+        while True:
+            self.check_deadline(side)
+            bell = _Bell()
+            ticket: Ticket = [bell, None, side, None]
+            try:
+                side.lock()
+                closed, edge = self.closed, side.edge
+                side.edge = False
+                if not closed and not edge:
+                    side.publish(ticket)
+                side.latch.append(None)
+                if closed:
+                    raise DescriptorClosed(self.fd)
+                if edge:
+                    return
+                try:
+                    until = min(limit, inf if side.deadline is None else side.deadline)
+                    came = bell.wait(self.fd, select.POLLIN if side is self.read else select.POLLOUT, until)
+                finally:
+                    if not side.withdraw(ticket):
+                        bell.rest()  # somebody has claimed it, and is about to ring
+                        came = True
+            finally:
+                bell.close()
+            if ticket[1] is not None:
+                raise ticket[1]
+            if came:
+                return
+            if monotonic() >= limit:
+                raise TimeoutError(f"{side.name} of descriptor {self.fd} timed out after {timeout:g} s")
 
     def close(self) -> None:
         """Wake everybody who waits.  To be called *before* the file descriptor itself is closed; twice does no harm."""
@@ -155,169 +349,54 @@ class Descriptor:
         self.closed = True
         for poller in list(self.pollers):
             poller.remove(self)
-        self.read.fire()
-        self.write.fire()
+        for side in (self.read, self.write):
+            side.lock()
+            side.carrier = None
+            side.latch.append(None)
+            side.disarm()
+            side.fail(lambda: DescriptorClosed(self.fd))
+
+    def __repr__(self) -> str:
+        return f"<Descriptor {self.fd}{' closed' if self.closed else ''}>"
 
 
-class Poller:
-    """What a machine sleeps in once one of its goroutines has waited for I/O."""
+class _Bell:
+    """The waiter of a plain thread: like a carrier for those who wake it; behind it a pipe that the thread polls."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.descriptors: dict[int, Descriptor] = {}
+    __slots__ = ("pipe", "woken")
 
-    def add(self, descriptor: Descriptor) -> None:
-        """Register; called by the poller's own machine."""
-        fd = descriptor.fd
-        with self.lock:
-            old = self.descriptors.get(fd)
-            self.descriptors[fd] = descriptor
-            descriptor.pollers.append(self)
-            try:
-                self._register(fd)
-            except OSError:
-                descriptor.pollers.remove(self)
-                del self.descriptors[fd]
-                raise
-        if old is not None and old is not descriptor:
-            # The number was closed behind our back, by other code, and given out again.
-            old.close()
-
-    def remove(self, descriptor: Descriptor) -> None:
-        """Unregister; from any thread."""
-        with self.lock:
-            if self.descriptors.get(descriptor.fd) is descriptor:
-                del self.descriptors[descriptor.fd]
-                try:
-                    self._unregister(descriptor.fd)
-                except (OSError, ValueError):
-                    pass  # already closed by other code
-        if self in descriptor.pollers:
-            descriptor.pollers.remove(self)
-
-    def _register(self, fd: int) -> None:
-        raise NotImplementedError
-
-    def _unregister(self, fd: int) -> None:
-        raise NotImplementedError
-
-    def fetch(self, timeout: float) -> list[Any]:
-        """The events there are; wait for one up to so many seconds (0: do not, -1: without end)."""
-        raise NotImplementedError
-
-    def fire(self, events: list[Any]) -> None:
-        """Make ready whoever waits for these events."""
-        raise NotImplementedError
-
-    def wake(self) -> None:
-        """End a `fetch` that waits, or the next one.  From any thread and from signal handlers."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-
-class EpollPoller(Poller):
-    """Linux."""
+    asleep = False
 
     def __init__(self) -> None:
-        super().__init__()
-        self.epoll = select.epoll()
-        self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.epoll.register(self.event, select.EPOLLIN | select.EPOLLET)
-        self.flags = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+        self.pipe = os.pipe()
+        self.woken = False
 
-    def _register(self, fd: int) -> None:
-        try:
-            self.epoll.register(fd, self.flags)
-        except FileExistsError:
-            self.epoll.modify(fd, self.flags)
+    @property
+    def ready(self) -> _Bell:
+        return self
 
-    def _unregister(self, fd: int) -> None:
-        self.epoll.unregister(fd)
+    @property
+    def m(self) -> _Bell:
+        return self
 
-    def fetch(self, timeout: float) -> list[Any]:
-        if timeout > 0:
-            timeout = min(timeout, 2_000_000.0)  # the kernel counts milliseconds in an int
-        return self.epoll.poll(timeout, 1024)
+    def append(self, _item: Any) -> None:
+        os.write(self.pipe[1], b"x")
+        self.woken = True
 
-    def fire(self, events: list[Any]) -> None:
-        for fd, bits in events:
-            descriptor = self.descriptors.get(fd)
-            if descriptor is None:
-                continue  # our own wake-up (edge-triggered, so it need not be read), or just closed
-            if bits & ~select.EPOLLOUT:
-                descriptor.read.fire()
-            if bits & ~(select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI):
-                descriptor.write.fire()
+    def wait(self, fd: int, what: int, until: float) -> bool:
+        """Wait for the descriptor or the bell; was it the descriptor?"""
+        poll = select.poll()
+        poll.register(fd, what)
+        poll.register(self.pipe[0], select.POLLIN)
+        left = max(0.0, until - monotonic())
+        events = poll.poll(None if left == inf else min(ceil(left * 1000), 2**31 - 1))
+        return any(number == fd for number, _bits in events)
 
-    def wake(self) -> None:
-        os.eventfd_write(self.event, 1)
+    def rest(self) -> None:
+        os.read(self.pipe[0], 1)  # blocks until it has been rung
+        while not self.woken:  # and until the one who rang no longer needs the pipe
+            os.sched_yield()
 
     def close(self) -> None:
-        self.epoll.close()
-        os.close(self.event)
-
-
-class KqueuePoller(Poller):
-    """macOS and the BSDs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kqueue = select.kqueue()  # type: ignore[attr-defined]
-        self.waker, self.bell = os.pipe()
-        os.set_blocking(self.waker, False)
-        os.set_blocking(self.bell, False)
-        self._control(self.waker, (select.KQ_FILTER_READ,), select.KQ_EV_ADD | select.KQ_EV_CLEAR)  # type: ignore[attr-defined]
-
-    def _control(self, fd: int, filters: tuple[int, ...], flags: int) -> None:
-        changes = [select.kevent(fd, filter_, flags) for filter_ in filters]  # type: ignore[attr-defined]
-        self.kqueue.control(changes, 0, 0)
-
-    def _register(self, fd: int) -> None:
-        both = (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE)  # type: ignore[attr-defined]
-        self._control(fd, both, select.KQ_EV_ADD | select.KQ_EV_CLEAR)  # type: ignore[attr-defined]
-
-    def _unregister(self, fd: int) -> None:
-        both = (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE)  # type: ignore[attr-defined]
-        self._control(fd, both, select.KQ_EV_DELETE)  # type: ignore[attr-defined]
-
-    def fetch(self, timeout: float) -> list[Any]:
-        return self.kqueue.control(None, 1024, None if timeout < 0 else timeout)
-
-    def fire(self, events: list[Any]) -> None:
-        for event in events:
-            if event.ident == self.waker:
-                try:
-                    while os.read(self.waker, 4096):
-                        pass
-                except BlockingIOError:
-                    pass
-                continue
-            descriptor = self.descriptors.get(event.ident)
-            if descriptor is None:
-                continue
-            if event.filter == select.KQ_FILTER_READ:  # type: ignore[attr-defined]
-                descriptor.read.fire()
-            else:
-                descriptor.write.fire()
-
-    def wake(self) -> None:
-        try:
-            os.write(self.bell, b"x")
-        except BlockingIOError:
-            pass  # it is full of wake-ups already
-
-    def close(self) -> None:
-        self.kqueue.close()
-        os.close(self.waker)
-        os.close(self.bell)
-
-
-def new_poller() -> Poller:
-    """The system's best."""
-    if hasattr(select, "epoll"):
-        return EpollPoller()
-    if hasattr(select, "kqueue"):
-        return KqueuePoller()
-    raise OSError("gort needs epoll (Linux) or kqueue (macOS, BSD) to wait for I/O")
+        os.close(self.pipe[0])
+        os.close(self.pipe[1])
