@@ -46,3 +46,29 @@ def rest(module: ModuleType, names: dict[str, Any]) -> None:
     for name, value in vars(module).items():
         if not (name.startswith("__") and name.endswith("__")):
             names.setdefault(name, value)
+
+
+def cls(base: type, names: dict[str, Any], *bases: type) -> Any:
+    """A subclass of a standard class (and of bases, which go first) with all its methods over other globals."""
+    cell = CellType()
+
+    def other(value: Any) -> Any:
+        if isinstance(value, FunctionType):
+            # `super()` finds its class in a closure cell.
+            cells = tuple(
+                cell if name == "__class__" else old
+                for name, old in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+            )
+            return function(value, names, cells)
+        if isinstance(value, (staticmethod, classmethod)) and isinstance(value.__func__, FunctionType):
+            return type(value)(other(value.__func__))
+        if isinstance(value, property):
+            return property(other(value.fget), other(value.fset), other(value.fdel), value.__doc__)
+        return value
+
+    body = {name: other(value) for name, value in vars(base).items()}
+    body = {name: value for name, value in body.items() if value is not vars(base)[name]}
+    body.update(__module__=names["__name__"], __qualname__=base.__qualname__, __doc__=base.__doc__)
+    new = type(base)(base.__name__, (*bases, base), body)
+    cell.cell_contents = new
+    return new
