@@ -29,7 +29,8 @@ REPEATS = 25
 def measure(work, rival, point, enough=LONG_ENOUGH):
     """Run the warm-up and the measurement here; the readings as a dict."""
     fn = work.function(rival.name)
-    rival.start(fn, Meter(), *work.warm(point).args)
+    if (warm := work.warm(point)) is not None:
+        rival.start(fn, Meter(), *warm.args)
     meters = [run_once(work, rival, point)]
     while work.repeat and len(meters) < REPEATS and sum(meter.time for meter in meters) < enough:
         meters.append(run_once(work, rival, point))
@@ -37,6 +38,8 @@ def measure(work, rival, point, enough=LONG_ENOUGH):
     found = {name: percentile(sorted(reading[name] for reading in readings), 0.5) for name in readings[0]}
     if "memory" in found:
         found["memory"] = readings[0]["memory"]
+    if "rate" not in work.metrics:
+        found.pop("rate", None)
     counts = histogram(seconds for meter in meters for seconds in meter.latencies)
     return {"metrics": found, "histogram": counts, "repeats": len(meters)}
 

@@ -20,9 +20,10 @@ from typing import NamedTuple
 from benchmarks import tables
 from benchmarks.contenders import UsageError, contender
 from benchmarks.results import Key
+from benchmarks.workload import MORE_IS_BETTER
 
 MIN_RIVALS = 3
-TIMES = ("time", "cpu", "p50", "p99")
+TIMES = ("time", "cpu", "p50", "p99", "gap")
 FLOOR = {"memory": 1.0, "switches": 0.01}
 FLOOR_SECONDS = 1e-9
 
@@ -69,6 +70,8 @@ def compare(old, new, workloads):
 
 
 def _change(key, metric, old, new, machine):
+    if metric in MORE_IS_BETTER:  # a rate is judged as the time it is the inverse of
+        return Change(key, metric, old, new, old / new / machine)
     floor = FLOOR_SECONDS if metric in TIMES else FLOOR[metric]
     speed = machine if metric in TIMES else 1.0
     return Change(key, metric, old, new, max(new / speed, floor) / max(old, floor))

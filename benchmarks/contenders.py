@@ -84,6 +84,8 @@ _FIXED = {
         Contender("bare", "bare greenlet", "bare", "greenlet", _start_plain),
         Contender("asyncio", "asyncio", "asyncio", "asyncio", _start_asyncio),
         Contender("uvloop", "asyncio on uvloop", "asyncio", "uvloop", _start_uvloop),
+        Contender("asyncio-streams", "asyncio streams", "asyncio-streams", "asyncio", _start_asyncio),
+        Contender("uvloop-streams", "uvloop streams", "asyncio-streams", "uvloop", _start_uvloop),
         Contender("gevent", "gevent", "gevent", "gevent", _start_plain),
         Contender("trio", "trio", "trio", "trio", _start_trio),
         Contender("threading", "threading", "threading", "threading", _start_plain),

@@ -19,7 +19,8 @@ The garbage collector is left as the program finds it: its cost is part of every
 
 A workload that has a latency for each operation appends the seconds to `meter.latencies`; their
 percentiles become metrics and their histogram is kept in buckets of half a power of two, which is
-small enough to store and add up over rounds. Keeping every value was refused for its size.
+small enough to store and add up over rounds. Keeping every value was refused for its size. One
+that watches a heartbeat sets `meter.gap`.
 
 A meter is good for one use. Where the platform has no getrusage, or no way to tell the resident
 set, that reading is absent rather than zero.
@@ -41,11 +42,12 @@ _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 class Meter:
     """Readings around one `with` block."""
 
-    __slots__ = ("time", "cpu", "switches", "memory", "latencies", "_before")
+    __slots__ = ("time", "cpu", "switches", "memory", "latencies", "gap", "_before")
 
     def __init__(self):
         self.time = self.cpu = self.switches = self.memory = None
         self.latencies = []
+        self.gap = None
         self._before = None
 
     def __enter__(self):
@@ -78,6 +80,10 @@ class Meter:
             for name in ("time", "cpu", "switches", "memory")
             if (value := getattr(self, name)) is not None
         }
+        if self.time:
+            found["rate"] = ops / self.time
+        if self.gap is not None:
+            found["gap"] = self.gap
         if self.latencies:
             ordered = sorted(self.latencies)
             found["p50"] = percentile(ordered, 0.50)

@@ -23,11 +23,13 @@ _STYLE = """
   --page: #fcfcfb; --ink: #1b1b1a; --soft: #5d5d59; --rule: #deded9; --panel: #f3f3f0;
   --gort: #1565c0; --bare: #55554f; --rival: #b9b9b2;
   --c-gort: #1565c0; --c-gort-other: #5e9bd8; --c-bare: #55554f; --c-asyncio: #b8570b; --c-uvloop: #967a00;
+  --c-asyncio-streams: #d98c52; --c-uvloop-streams: #b9a347;
   --c-gevent: #2c7d3f; --c-trio: #8a3fa8; --c-threading: #b3261e; --c-pool: #a8527c; }
 @media (prefers-color-scheme: dark) { :root {
   --page: #161615; --ink: #ecece8; --soft: #a3a39c; --rule: #3a3a37; --panel: #20201e;
   --gort: #64a8f0; --bare: #b4b4ac; --rival: #5c5c57;
   --c-gort: #64a8f0; --c-gort-other: #3f78b5; --c-bare: #b4b4ac; --c-asyncio: #f09a4e; --c-uvloop: #d3b53b;
+  --c-asyncio-streams: #a8693a; --c-uvloop-streams: #8f7c2e;
   --c-gevent: #6cc183; --c-trio: #c58ae0; --c-threading: #f2857d; --c-pool: #e094ba; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.2rem 1rem 4rem; max-width: 46rem; background: var(--page); color: var(--ink);
@@ -53,7 +55,7 @@ rect.gort { fill: var(--gort); } rect.bare { fill: var(--bare); } rect.rival { f
 .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 """
 
-_HUES = ("gort", "gort-other", "bare", "asyncio", "uvloop", "gevent", "trio", "threading", "pool")
+_HUES = ("gort", "gort-other", "bare", "asyncio", "uvloop", "asyncio-streams", "uvloop-streams", "gevent", "trio", "threading", "pool")
 
 
 def _hue_rules():

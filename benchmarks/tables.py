@@ -15,11 +15,11 @@ Python has.
 from benchmarks.contenders import contender
 from benchmarks.machine import lines
 from benchmarks.results import Key, spread
-from benchmarks.workload import METRICS
+from benchmarks.workload import METRICS, MORE_IS_BETTER, WHOLE
 
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B"))
-_SECONDS = ("time", "cpu", "p50", "p99")
+_SECONDS = ("time", "cpu", "p50", "p99", "gap")
 
 
 def three_digits(value):
@@ -59,7 +59,7 @@ def times(ratio):
 
 def heading(work, metric):
     """What a table shows: "time per message", or "CPU time" for work judged as a whole."""
-    return METRICS[metric] + (f" per {work.per}" if work.per and metric not in ("p50", "p99") else "")
+    return METRICS[metric] + (f" per {work.per}" if work.per and metric not in WHOLE else "")
 
 
 def baseline(results, work):
@@ -84,8 +84,15 @@ def cell(results, key, metric, against):
     if len(values) > 1:
         text += f" ±{spread(values):.0%}"
     if against is not None:
-        text += f"  {times(results.ratio(key, key._replace(contender=against), metric))}"
+        text += f"  {times(cost_ratio(results, key, key._replace(contender=against), metric))}"
     return text
+
+
+def cost_ratio(results, key, against, metric):
+    """How many times as costly `key` is as `against`; of two rates, how many times as slow."""
+    if metric in MORE_IS_BETTER:
+        key, against = against, key
+    return results.ratio(key, against, metric)
 
 
 def table(results, work, metric):

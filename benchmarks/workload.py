@@ -39,7 +39,14 @@ METRICS = {
     "memory": "memory",
     "p50": "latency, median",
     "p99": "latency, 99th percentile",
+    "rate": "requests a second",
+    "gap": "longest gap of a 10 ms heartbeat",
 }
+WHOLE = ("p50", "p99", "rate", "gap")  # these are not per operation
+MORE_IS_BETTER = ("rate",)
+
+
+_ON_UVLOOP = {"asyncio": "uvloop", "asyncio-streams": "uvloop-streams"}
 
 
 class Point(NamedTuple):
@@ -75,11 +82,13 @@ class Workload:
     gorts      the gort contenders; their function is contenders["gort"]
     baseline   the contender that ratios refer to
     caps       the largest x at which a contender is run, where more would be senseless
-    warm       the point of the warm-up before the measurement
+    warm       the point of the warm-up before the measurement; None: the function has its own
     repeat     repeat small work within the process until it has lasted long enough to be timed;
                False where the first time is the true one, as with memory
     bytes_each memory that each of n needs, so that a point that does not fit is left out
     labels     names in the tables where the contender's own would mislead ("bare": "plain loop")
+    reason     why gort is not the cheapest here, where it is not: a sentence for the reports
+    needs      tells why this machine cannot run the workload at a point, as a sentence; None if it can
     """
 
     name: str
@@ -94,16 +103,17 @@ class Workload:
     gorts: tuple[str, ...] = ("gort", "gort-p1")
     baseline: str = "gort"
     caps: dict[str, float] = field(default_factory=dict)
-    warm: Callable[[Point], Point] = _tenth
+    warm: Callable[[Point], Point | None] = _tenth
     repeat: bool = True
     bytes_each: int = 0
     labels: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
+    needs: Callable[[Point], str | None] = lambda point: None
 
     def names(self):
         """The names of the contenders, in the order of the tables."""
         found = set(self.contenders) - {"gort"} | set(self.gorts)
-        if "asyncio" in self.contenders:
-            found.add("uvloop")
+        found |= {uv for name, uv in _ON_UVLOOP.items() if name in found}
         return sorted(found, key=rank)
 
     def function(self, name):
@@ -120,7 +130,7 @@ class Workload:
         free = available_bytes()
         if free is not None and (needed := self.bytes_each * point.n) > free:
             return f"{self.name} with {point} needs about {needed / 1e9:.0f} GB of free memory."
-        return None
+        return self.needs(point)
 
     def with_quick_points(self):
         return replace(self, points=self.quick)

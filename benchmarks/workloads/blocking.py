@@ -1,0 +1,294 @@
+"""Calls that block: those the program announces, and those that nobody announced.
+
+`blocking` is the price of announcing: the round trip of a call handed to a thread that may block in it. The call
+does nothing, so what is left is the way there and back. With one caller that is pure latency; with 16 callers a
+library may have many under way at once. The rivals are each library's own way to a thread, and a
+plain ThreadPoolExecutor used from a thread (from 16 of them) as the limit of what the standard library does.
+
+`unannounced` is what happens to a program when somebody forgot to announce: goroutines call the plain time.sleep,
+which stands for a driver written in C, a look-up or a lock of the file system. Beside them beats a heart, a
+goroutine that sleeps 10 ms again and again; the longest gap between two beats is what a user of that program
+would have felt. asyncio, gevent and trio can do nothing about it: the calls come one after the other and the heart
+stands still for all of them (they are measured unpatched: what a monkey patch reaches is announced). Threads
+do it for free, at a thread for each. `unannounced-again` is the same once more in the same
+program: a runtime may have learnt from the first time.
+"""
+
+from benchmarks.workload import Point, Workload
+
+
+def nothing():
+    pass
+
+
+# --- announced: size callers, n calls in all
+
+
+def announced_in_gort(meter, n, size):
+    from gort import blocking, go
+
+    def call():
+        for _ in range(n // size):
+            blocking(nothing)
+
+    with meter:
+        started = [go(call) for _ in range(size)]
+        for goroutine in started:
+            goroutine.result()
+
+
+async def announced_in_asyncio(meter, n, size):
+    from asyncio import create_task, get_running_loop
+
+    # to_thread costs a little more: it copies the context for each call.
+    run_in_executor = get_running_loop().run_in_executor
+
+    async def call():
+        for _ in range(n // size):
+            await run_in_executor(None, nothing)
+
+    with meter:
+        for task in [create_task(call()) for _ in range(size)]:
+            await task
+
+
+def announced_in_gevent(meter, n, size):
+    import gevent
+
+    apply = gevent.get_hub().threadpool.apply
+
+    def call():
+        for _ in range(n // size):
+            apply(nothing)
+
+    with meter:
+        gevent.joinall([gevent.spawn(call) for _ in range(size)])
+
+
+async def announced_in_trio(meter, n, size):
+    import trio
+
+    async def call():
+        for _ in range(n // size):
+            await trio.to_thread.run_sync(nothing)
+
+    with meter:
+        async with trio.open_nursery() as nursery:
+            for _ in range(size):
+                nursery.start_soon(call)
+
+
+def announced_in_pool(meter, n, size):
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Thread
+
+    with ThreadPoolExecutor() as pool:
+
+        def call():
+            for _ in range(n // size):
+                pool.submit(nothing).result()
+
+        threads = [Thread(target=call) for _ in range(size)]
+        with meter:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+
+# --- unannounced: n sleepers of `size` seconds beside a heart
+
+BEAT = 0.01
+
+
+def gap(beats):
+    """The longest time between two beats."""
+    return max(later - earlier for earlier, later in zip(beats, beats[1:]))
+
+
+def unannounced_in_gort(meter, n, size):
+    import time
+
+    import gort
+
+    beats, ended = [], []
+
+    def heart():
+        while not ended:
+            beats.append(time.perf_counter())
+            gort.sleep(BEAT)
+        beats.append(time.perf_counter())
+
+    beating = gort.go(heart)
+    gort.sleep(3 * BEAT)
+    with meter:
+        started = [gort.go(time.sleep, size) for _ in range(n)]
+        for goroutine in started:
+            goroutine.result()
+    ended.append(True)
+    beating.join()
+    meter.gap = gap(beats)
+
+
+async def unannounced_in_asyncio(meter, n, size):
+    import asyncio
+    import time
+
+    beats, ended = [], []
+
+    async def heart():
+        while not ended:
+            beats.append(time.perf_counter())
+            await asyncio.sleep(BEAT)
+        beats.append(time.perf_counter())
+
+    async def sleeper():
+        time.sleep(size)
+
+    beating = asyncio.create_task(heart())
+    await asyncio.sleep(3 * BEAT)
+    with meter:
+        for task in [asyncio.create_task(sleeper()) for _ in range(n)]:
+            await task
+    ended.append(True)
+    await beating
+    meter.gap = gap(beats)
+
+
+def unannounced_in_gevent(meter, n, size):
+    import time
+
+    import gevent
+
+    beats, ended = [], []
+
+    def heart():
+        while not ended:
+            beats.append(time.perf_counter())
+            gevent.sleep(BEAT)
+        beats.append(time.perf_counter())
+
+    beating = gevent.spawn(heart)
+    gevent.sleep(3 * BEAT)
+    with meter:
+        gevent.joinall([gevent.spawn(time.sleep, size) for _ in range(n)])
+    ended.append(True)
+    beating.join()
+    meter.gap = gap(beats)
+
+
+async def unannounced_in_trio(meter, n, size):
+    import time
+
+    import trio
+
+    beats, ended = [], []
+
+    async def heart():
+        while not ended:
+            beats.append(time.perf_counter())
+            await trio.sleep(BEAT)
+        beats.append(time.perf_counter())
+
+    async def sleeper():
+        time.sleep(size)
+
+    async with trio.open_nursery() as hearts:
+        hearts.start_soon(heart)
+        await trio.sleep(3 * BEAT)
+        with meter:
+            async with trio.open_nursery() as nursery:
+                for _ in range(n):
+                    nursery.start_soon(sleeper)
+        ended.append(True)
+    meter.gap = gap(beats)
+
+
+def unannounced_in_threads(meter, n, size):
+    import time
+    from threading import Thread
+
+    beats, ended = [], []
+
+    def heart():
+        while not ended:
+            beats.append(time.perf_counter())
+            time.sleep(BEAT)
+        beats.append(time.perf_counter())
+
+    beating = Thread(target=heart)
+    beating.start()
+    time.sleep(3 * BEAT)
+    with meter:
+        threads = [Thread(target=time.sleep, args=(size,)) for _ in range(n)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    ended.append(True)
+    beating.join()
+    meter.gap = gap(beats)
+
+
+def again_in_gort(meter, n, size):
+    from benchmarks.meter import Meter
+
+    unannounced_in_gort(Meter(), n, size)
+    unannounced_in_gort(meter, n, size)
+
+
+WORKLOADS = [
+    Workload(
+        name="blocking",
+        title="round trip of a call on another thread",
+        story="A function that does nothing, run where it might block, by 1 and by 16 callers: gort.blocking, "
+        "run_in_executor, gevent's and trio's threads, and a thread pool used from threads.",
+        per="call",
+        axis="callers",
+        metrics=("time", "cpu"),
+        points=[Point(10_000, 1), Point(10_000, 16)],
+        quick=[Point(2_000, 1), Point(2_000, 16)],
+        contenders={
+            "gort": announced_in_gort,
+            "asyncio": announced_in_asyncio,
+            "gevent": announced_in_gevent,
+            "trio": announced_in_trio,
+            "pool": announced_in_pool,
+        },
+    ),
+    Workload(
+        name="unannounced",
+        title="50 blocking calls that nobody announced",
+        story="50 goroutines call the plain time.sleep(0.02) while another beats every 10 ms: the time until all "
+        "have returned (one after the other: 1 s), and the longest gap between two beats.",
+        per=None,
+        metrics=("time", "gap"),
+        points=[Point(50, 0.02)],
+        quick=[Point(20, 0.02)],
+        warm=lambda point: Point(1, 0.0),
+        repeat=False,
+        reason="A thread for each call is the limit: it blocks nobody. gort starts them too, once it has seen that a "
+        "machine is stuck.",
+        contenders={
+            "gort": unannounced_in_gort,
+            "asyncio": unannounced_in_asyncio,
+            "gevent": unannounced_in_gevent,
+            "trio": unannounced_in_trio,
+            "threading": unannounced_in_threads,
+        },
+    ),
+    Workload(
+        name="unannounced-again",
+        title="50 blocking calls that nobody announced, for the second time",
+        story="The same in a program that has done it before, so that gort may know the function. "
+        "Threads do not learn: theirs is the same program as above.",
+        per=None,
+        metrics=("time", "gap"),
+        points=[Point(50, 0.02)],
+        quick=[Point(20, 0.02)],
+        warm=lambda point: Point(1, 0.0),
+        repeat=False,
+        reason="A thread for each call is the limit: it blocks nobody.",
+        contenders={"gort": again_in_gort, "threading": unannounced_in_threads},
+    ),
+]
