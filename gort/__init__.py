@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import context, futures
+from . import context, futures, signal
 from ._version import VERSION
 from .cancel import shield, timeout
 from .chan import Chan
@@ -106,6 +106,7 @@ __all__ = [
     "select",
     "send",
     "shield",
+    "signal",
     "sleep",
     "stacks",
     "stats",

@@ -1,0 +1,354 @@
+"""gort.signal: signals as values on a channel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gort
+from gort import Chan, go, run
+
+ROOT = Path(__file__).resolve().parent.parent
+A, B = signal.SIGUSR1, signal.SIGUSR2
+
+
+@pytest.fixture(autouse=True)
+def handlers_restored():
+    """Whatever the test does, once every channel is stopped the handlers are what they were, and the thread is gone."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    yield
+    assert {number: signal.getsignal(number) for number in signal.valid_signals()} == before
+    assert not gort.signal._channels and not gort.signal._before and not gort.signal._relaying
+
+
+class notified:
+    """``with notified(chan, *signums):`` between notify and stop."""
+
+    def __init__(self, chan: Chan[Any], *signums: int) -> None:
+        self.chan = chan
+        self.signums = signums
+
+    def __enter__(self) -> Chan[Any]:
+        gort.signal.notify(self.chan, *self.signums)
+        return self.chan
+
+    def __exit__(self, *_: object) -> None:
+        gort.signal.stop(self.chan)
+
+
+def kill(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_a_signal_arrives(procs: int):
+    """A goroutine that waits on the channel gets it, while every machine sleeps; as a signal.Signals."""
+
+    def main() -> None:
+        with notified(Chan(1), A) as chan:
+            sender = subprocess.Popen(["sh", "-c", f"sleep 0.05; kill -USR1 {os.getpid()}"])
+            number = chan.recv(timeout=30)
+            assert number == A and type(number) is signal.Signals
+            sender.wait()
+
+    run(main, procs=procs)
+
+
+@pytest.mark.parametrize("where", ["poller", "another machine", "plain thread", "busy"])
+def test_wherever_the_main_thread_is(where: str):
+    """The main thread sleeps in the poller, or on a lock, or is none of gort's, or computes: the signal arrives."""
+
+    def waiter(chan: Chan[Any]) -> Any:
+        return chan.recv(timeout=30)
+
+    def main() -> None:
+        from gort.green import socket
+
+        with notified(Chan(1), A) as chan:
+            if where == "another machine":
+                threading.Timer(0.05, kill, (A,)).start()
+                assert go(waiter, chan).result() == A
+            elif where == "poller":
+                a, b = socket.socketpair()
+                with a, b:
+                    g = go(waiter, chan)
+                    reading = go(a.recv, 1)
+                    threading.Timer(0.05, kill, (A,)).start()
+                    assert g.result() == A
+                    b.send(b"x")
+                    assert reading.result() == b"x"
+            else:
+                threading.Timer(0.05, kill, (A,)).start()
+                until = time.monotonic() + 30
+                while not len(chan) and time.monotonic() < until:
+                    pass
+                assert chan.recv(timeout=0) == A
+
+    if where == "plain thread":
+        with notified(Chan(1), A) as chan:
+            threading.Timer(0.05, kill, (A,)).start()
+            assert chan.recv(timeout=30) == A
+    else:
+        run(main, procs=2)
+
+
+def test_several_channels_and_signals():
+    """Calls add up; each channel gets what it asked for, once, in order; `stop` ends one and not the other."""
+
+    def main() -> None:
+        first: Chan[Any] = Chan(10)
+        second: Chan[Any] = Chan(10)
+        with notified(first, A, B), notified(second, B):
+            gort.signal.notify(first, A)  # twice does no harm
+            for number in (A, B, A):
+                kill(number)
+            assert [first.recv(timeout=30) for _ in range(3)] == [A, B, A]
+            assert second.recv(timeout=30) == B
+            gort.signal.stop(first)
+            kill(B)
+            assert second.recv(timeout=30) == B
+            assert len(first) == len(second) == 0
+            assert signal.getsignal(A) is signal.SIG_DFL
+
+    run(main)
+
+
+def test_a_channel_without_room_misses_it():
+    """As in Go: nothing waits for a receiver, neither the handler nor the other channels."""
+
+    def main() -> None:
+        slow: Chan[Any] = Chan(1)
+        with notified(slow, A), notified(Chan(100), A) as quick:
+            for i in range(20):
+                kill(A)
+                assert quick.recv(timeout=30) == A
+            assert slow.recv(timeout=30) == A
+            assert len(slow) == 0
+
+    run(main)
+
+
+def test_a_closed_channel_is_forgotten():
+    """It is not an error on a thread of gort's, and the others go on."""
+
+    def main() -> None:
+        closed: Chan[Any] = Chan(1)
+        with notified(closed, A), notified(Chan(1), A) as other:
+            closed.close()
+            for _ in range(2):
+                kill(A)
+                assert other.recv(timeout=30) == A
+            assert all(chan is other for chan in gort.signal._channels[A])
+
+    run(main)
+
+
+def test_the_handlers_found_are_put_back():
+    """A handler of the program's own, and "ignore", come back; a handler installed over ours stays."""
+    calls: list[int] = []
+
+    def own(number: int, _frame: Any) -> None:
+        calls.append(number)
+
+    before = signal.signal(A, own), signal.signal(B, signal.SIG_IGN)
+    try:
+        with notified(Chan(1), A, B) as chan:
+            kill(A)
+            assert chan.recv(timeout=30) == A
+            kill(B)
+            assert chan.recv(timeout=30) == B
+        assert signal.getsignal(A) is own and signal.getsignal(B) is signal.SIG_IGN
+        kill(A)
+        assert calls == [A]
+        with notified(Chan(1), A):
+            signal.signal(A, signal.SIG_IGN)
+        assert signal.getsignal(A) is signal.SIG_IGN
+        with notified(Chan(1), A) as first:
+            signal.signal(A, own)  # over ours; and then once more ours
+            with notified(Chan(1), A) as second:
+                kill(A)
+                assert first.recv(timeout=30) == second.recv(timeout=30) == A
+        assert signal.getsignal(A) is own
+    finally:
+        signal.signal(A, before[0])
+        signal.signal(B, before[1])
+
+
+def test_stop_on_another_thread():
+    """Off the main thread the handler cannot be put back at once: it is when the signal comes, which then does its work."""
+    calls: list[int] = []
+    before = signal.signal(A, lambda number, _frame: calls.append(number))
+    try:
+        chan: Chan[Any] = Chan(1)
+        gort.signal.notify(chan, A)
+        thread = threading.Thread(target=gort.signal.stop, args=(chan,))
+        thread.start()
+        thread.join()
+        kill(A)
+        assert calls == [A] and len(chan) == 0
+        # Or when the main thread next has to do with it.
+        gort.signal.notify(chan, A)
+        thread = threading.Thread(target=gort.signal.stop, args=(chan,))
+        thread.start()
+        thread.join()
+        gort.signal.notify(chan, A)
+        kill(A)
+        assert chan.recv(timeout=30) == A
+        gort.signal.stop(chan)
+        kill(A)
+        assert calls == [A, A]
+    finally:
+        signal.signal(A, before)
+
+
+def test_ctrl_c_can_be_had():
+    """SIGINT on a channel instead of KeyboardInterrupt; afterwards Ctrl-C is Ctrl-C again, also after `run` has ended."""
+
+    def main() -> None:
+        with notified(Chan(1), signal.SIGINT) as chan:
+            kill(signal.SIGINT)
+            assert chan.recv(timeout=30) == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            kill(signal.SIGINT)
+            gort.sleep(30)
+
+    run(main)
+    chan: Chan[Any] = Chan(1)
+    run(lambda: gort.signal.notify(chan, signal.SIGINT))  # and no stop
+    kill(signal.SIGINT)
+    assert chan.recv(timeout=30) == signal.SIGINT
+    gort.signal.stop(chan)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt):
+        kill(signal.SIGINT)
+        time.sleep(30)
+
+
+def test_all_signals():
+    """Without a signum: all that a program can be told of."""
+
+    def main() -> None:
+        with notified(Chan(10)) as chan:
+            got = set()
+            for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD, A, signal.SIGRTMAX):
+                kill(number)
+                got.add(chan.recv(timeout=30))
+            assert got == {signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD, A, signal.SIGRTMAX}
+
+    run(main)
+
+
+def test_bad_arguments():
+    """Each gets an error that says what is wrong and what to do, and changes nothing."""
+    chan: Chan[Any] = Chan(1)
+    for args, error, text in (
+        ((None, A), TypeError, "gort.Chan"),
+        ((chan, "SIGTERM"), TypeError, "signal.SIGTERM"),
+        ((chan, True), TypeError, "number"),
+        ((chan, 10_000), ValueError, "10000"),
+        ((chan, 0), ValueError, "no signal"),
+        ((chan, signal.SIGKILL), ValueError, "SIGKILL"),
+        ((chan, A, signal.SIGSTOP), ValueError, "SIGSTOP"),
+    ):
+        with pytest.raises(error, match=text):
+            gort.signal.notify(*args)
+    with pytest.raises(TypeError, match="Chan"):
+        gort.signal.stop(A)
+    gort.signal.stop(chan)  # was not notified: no harm
+
+    errors: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            gort.signal.notify(chan, A)
+        except gort.GortError as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert "main goroutine" in str(errors[0]) and "SIGUSR1" in str(errors[0])
+
+
+def test_a_storm(jitter):
+    """Thousands of signals while goroutines use channels: nothing hangs, and a channel with room gets the last."""
+    rounds = 20_000 if os.environ.get("GORT_STRESS") else 2_000
+
+    def main() -> None:
+        with notified(Chan(rounds), A) as chan:
+            busy: Chan[int] = Chan(1)
+
+            def pump() -> None:
+                for i in range(rounds):
+                    busy.send(i)
+                busy.close()
+
+            g = go(pump)
+            for _ in busy:
+                kill(A)
+            g.result()
+            seen = chan.recv(timeout=30)
+            while len(chan):
+                chan.recv()
+            assert seen == A
+            kill(A)
+            assert chan.recv(timeout=30) == A
+
+    run(main, procs=2)
+
+
+def program(text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(text)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_program_that_stops_when_told():
+    """The usual one: SIGTERM ends the main loop; a program that only waits for it is not taken for a deadlock."""
+    done = program(
+        """
+        import os, signal, threading, time, gort
+
+        def main():
+            stop = gort.Chan(1)
+            gort.signal.notify(stop, signal.SIGTERM)
+            sender = "sleep 0.3; kill -TERM %d" % os.getpid()
+            os.posix_spawn("/bin/sh", ["sh", "-c", sender], os.environ)
+            number = stop.recv()
+            print("told by", number.name)
+
+        gort.run(main)
+        """
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("told by SIGTERM\n", "", 0)
+
+
+def test_after_a_fork():
+    """The child is notified as well, and its end is quiet."""
+    done = program(
+        """
+        import os, signal, gort, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+        chan = gort.Chan(1)
+        gort.signal.notify(chan, signal.SIGUSR1)
+        pid = os.fork()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert chan.recv(timeout=30) == signal.SIGUSR1
+        if pid:
+            assert os.waitpid(pid, 0)[1] == 0
+            print("both")
+        """
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("both\n", "", 0)
