@@ -4,6 +4,7 @@
     python -m benchmarks --quick         small sizes, under two minutes
     python -m benchmarks --list          what there is to run
     python -m benchmarks --targets       measured against the project's own goals
+    python -m benchmarks --code gevent   the code that a library is measured by
     pytest benchmarks/                   the same workloads as pytest-benchmark groups
 
 How the files depend on each other, each on those before it only:
@@ -11,12 +12,13 @@ How the files depend on each other, each on those before it only:
     meter        what is read around the timed work: time, CPU, context switches, memory, latencies
     contenders   the libraries: how each is started, and whether this interpreter can use it
     workload     what a workload is, and the list of all of them (their code is in workloads/)
+    load         the client of the server workloads, a process of its own
     child        one contender on one workload in a process of its own
     results      what was measured, its medians, spreads and ratios; saved and loaded as JSON
     machine      what it was measured on
     progress     the line that tells how long it will still take
     runner       starts the children, contenders interleaved, round by round
-    tables, svg, page, compare, targets      ways to look at the results
+    tables, overview, svg, page, compare, targets      ways to look at the results
     cli          the command line
 
 To add a workload, write a file in workloads/ and name it in workloads/__init__.py.

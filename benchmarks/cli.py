@@ -10,11 +10,13 @@ and messages go to stderr. The exit status is
 """
 
 import argparse
+import inspect
 import os
 import sys
+import textwrap
 
-from benchmarks import compare, machine, page, results, runner, tables, targets
-from benchmarks.contenders import UsageError
+from benchmarks import compare, machine, overview, page, results, runner, tables, targets
+from benchmarks.contenders import IDIOMS, UsageError, contender
 from benchmarks.workload import all_workloads
 
 ROUNDS = 5
@@ -62,6 +64,7 @@ def parser():
     )
     add = found.add_argument
     add("--list", action="store_true", help="name the workloads and their contenders, run nothing")
+    add("--code", metavar="CONTENDER", help="print the code that a contender is measured by, run nothing")
     add("--only", type=_names, metavar="NAME[,NAME]", help="run these workloads only")
     add("--contenders", type=_names, metavar="NAME[,NAME]", help="run these contenders only (gort-pN: procs=N)")
     add("--rounds", type=_rounds, metavar="N", help=f"how often each is run (default {ROUNDS})")
@@ -98,6 +101,23 @@ def listing():
     return "\n".join(found) + "\n"
 
 
+def code(name, only):
+    """How a contender is used, and its functions in all workloads (or those named), as text."""
+    rival = contender(name)
+    found, seen = [f"# {rival.label}", "#", *textwrap.wrap(IDIOMS[rival.key], 100, initial_indent="# ", subsequent_indent="# ")], set()
+    for work in runner.workloads_named(only):
+        if name not in work.names() and not (rival.key == "gort" and "gort" in work.contenders):
+            continue
+        fn = work.function(name)
+        fn = getattr(fn, "func", fn)
+        if fn not in seen:
+            found += ["", "", f"# {work.name}: {work.title}", "", inspect.getsource(fn).rstrip()]
+        seen.add(fn)
+    if not seen:
+        raise UsageError(f"None of these workloads has the contender {name!r}.")
+    return "\n".join(found) + "\n"
+
+
 def main(argv=None):
     """Run a command line; the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -108,7 +128,7 @@ def main(argv=None):
         return 2
     except runner.Interrupted as stopped:
         if stopped.results.series:
-            print(tables.report(stopped.results, all_workloads()))
+            print(report(stopped.results, all_workloads()))
         print("Stopped; the tables hold what was measured until then.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of the tables has gone (| head)
@@ -123,6 +143,9 @@ def command(argv):
     if options.list:
         print(listing(), end="")
         return 0
+    if options.code:
+        print(code(options.code, options.only), end="")
+        return 0
     # Read first, for a wrong name should not cost a run.
     old = results.load(options.compare) if options.compare else None
     workloads = all_workloads()
@@ -132,7 +155,7 @@ def command(argv):
         found = known(results.load(options.load), workloads)
     else:
         found = measure(options, argv)
-    print(tables.report(found, workloads), end="")
+    print(report(found, workloads), end="")
     write_files(options, found, workloads)
     status = 1 if found.failures() else 0
     if old is not None:
@@ -177,6 +200,12 @@ def known(found, workloads):
         if name not in workloads:
             raise UsageError(f"The results hold a workload {name!r} that this version does not have.")
     return found
+
+
+def report(found, workloads):
+    """The whole report as Markdown: the machine, the overview, the losses, every table."""
+    head = ["# gort benchmarks", "", *tables.preamble(found), "", *overview.report(found, workloads), "", ""]
+    return "\n".join(head) + tables.report(found, workloads)
 
 
 def write_files(options, found, workloads):

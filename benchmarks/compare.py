@@ -11,7 +11,7 @@ compared as they are too. A fixed correction by a calibration loop was refused: 
 the interpreter's arithmetic, not what schedulers are made of.
 
 A difference so small that no one could notice is no regression whatever its ratio: times below
-FLOOR seconds, memory below 1 byte and less than 0.01 context switches are taken to be that.
+FLOOR_SECONDS and what workload.NEGLIGIBLE names are taken to be that.
 """
 
 import statistics
@@ -20,11 +20,10 @@ from typing import NamedTuple
 from benchmarks import tables
 from benchmarks.contenders import UsageError, contender
 from benchmarks.results import Key
-from benchmarks.workload import MORE_IS_BETTER
+from benchmarks.workload import MORE_IS_BETTER, NEGLIGIBLE
 
 MIN_RIVALS = 3
 TIMES = ("time", "cpu", "p50", "p99", "gap")
-FLOOR = {"memory": 1.0, "switches": 0.01}
 FLOOR_SECONDS = 1e-9
 
 
@@ -72,7 +71,7 @@ def compare(old, new, workloads):
 def _change(key, metric, old, new, machine):
     if metric in MORE_IS_BETTER:  # a rate is judged as the time it is the inverse of
         return Change(key, metric, old, new, old / new / machine)
-    floor = FLOOR_SECONDS if metric in TIMES else FLOOR[metric]
+    floor = FLOOR_SECONDS if metric in TIMES else NEGLIGIBLE[metric]
     speed = machine if metric in TIMES else 1.0
     return Change(key, metric, old, new, max(new / speed, floor) / max(old, floor))
 

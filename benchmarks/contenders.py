@@ -8,8 +8,12 @@ workload holds no start-up, and every workload is started in the same way.
 
     gort       procs as gort chooses them: one for each CPU the process may use
     gort-pN    gort with procs=N, for any N
+    asyncio-streams, uvloop-streams      in the servers, beside the Protocol of asyncio and uvloop
     gort-2m    two goroutines kept on two Ms; only a workload that tells this story has it
     bare       the limit: greenlets that switch to each other with no scheduler, or a plain loop
+
+What counts as the best use of a library is said once, in IDIOMS; `python -m benchmarks --code NAME` prints it with
+all the code that this library is measured by, for whoever wants to judge whether it is fair.
 
 Whether a library can be used is found by importing it in a fresh process of this interpreter, not
 by a table of versions: on a free-threaded build the question is whether the import turns the GIL
@@ -92,6 +96,30 @@ _FIXED = {
         Contender("pool", "thread pool", "pool", "concurrent.futures", _start_plain),
     )
 }
+# By key: how the library is used, and why that is the best a careful user writes.
+IDIOMS = {
+    "gort": "Plain functions, `go` and the handles' join or result; `with mutex`; a channel where something is handed "
+    "over. No private name, and nothing that a user would not write: the same code runs with any number of Ps.",
+    "gort-2m": "As gort; two goroutines keep their Ms busy until both have started, so that they live on two of them.",
+    "bare": "What would be left if scheduling cost nothing: greenlets that switch to each other by hand, "
+    "an epoll loop, a plain loop. Not a way to write a program.",
+    "asyncio": "create_task and await of each task (a TaskGroup costs nearly twice as much for each), put_nowait where "
+    "a queue has no bound, callbacks where asyncio has them (a Protocol for the server, call_later for the timers), "
+    "run_in_executor (to_thread also copies the context), `async with` for locks. No eager tasks: a task that runs "
+    "within create_task is another program. On uvloop the same code.",
+    "asyncio-streams": "start_server, a coroutine for each connection that awaits read, writes, and awaits drain, "
+    "as asyncio's own documentation has it. On uvloop the same code.",
+    "gevent": "gevent's own API and no monkey patching, which would only add a layer: spawn and joinall, Channel and "
+    "SimpleQueue (its fastest, in C), Event, Timeout, StreamServer, BoundedSemaphore(1) for a lock (its RLock "
+    "has an owner to keep), the hub's thread pool. The default loop, libev.",
+    "trio": "Nurseries, memory channels, trio.Lock, lowlevel.checkpoint to give way, to_thread.run_sync, "
+    "serve_listeners. Trio checks for cancellation at each checkpoint, which is what it costs and what it is for.",
+    "threading": "Thread and join; queue.SimpleQueue (in C) where no bound is needed, queue.Queue where one is; Lock, Event "
+    "and Timer; a thread for each connection of the server.",
+    "pool": "ThreadPoolExecutor with its own default size (one thread a CPU for computation and C code), "
+    "submit and result.",
+}
+
 _PROCS = re.compile(r"gort-p([1-9][0-9]*)")
 
 

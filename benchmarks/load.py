@@ -101,17 +101,18 @@ class Client:
 
         self.port = port
         self.message = b"x" * (MESSAGE - 1) + b"\n"
-        self.epoll = select.epoll()
-        self.connections = {}
+        self.epoll, self.EPOLLIN = select.epoll(), select.EPOLLIN
+        self.opened = []
+        self.connections = {}  # those that talk, by descriptor
         self.partial = {}
 
-    def connect(self, count, register=True):
+    def connect(self, count, talk=True):
         """Open `count` connections, each of which has had an answer when this returns."""
         import socket
 
-        made = []
         for first in range(0, count, BATCH):
             batch = [socket.create_connection((LOCAL, self.port)) for _ in range(min(BATCH, count - first))]
+            self.opened += batch
             for connection in batch:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.sendall(self.message)
@@ -119,12 +120,14 @@ class Client:
                 if connection.recv(MESSAGE, socket.MSG_WAITALL) != self.message:
                     raise SystemExit("the server's first answer was wrong")
                 connection.setblocking(False)
-            made += batch
-        if register:
-            for connection in made:
-                self.epoll.register(connection.fileno(), 1)  # EPOLLIN
-                self.connections[connection.fileno()] = connection
-        return made
+                if talk:
+                    self.epoll.register(connection.fileno(), self.EPOLLIN)
+                    self.connections[connection.fileno()] = connection
+
+    def close(self):
+        for connection in self.opened:
+            connection.close()
+        self.epoll.close()
 
     def answered(self, fd):
         """Read what has come on a connection: True if that completes an answer."""
@@ -182,7 +185,7 @@ def main(argv):
     request = json.loads(argv[0])
     raise_descriptor_limit()
     client = Client(request["port"])
-    silent = client.connect(request["silent"], register=False)
+    client.connect(request["silent"], talk=False)
     client.connect(request["connections"])
     client.closed_loop(WARM_UP)
     print("ready", flush=True)
@@ -190,8 +193,7 @@ def main(argv):
     client.closed_loop(request["n"])
     print("done", flush=True)
     print(json.dumps(client.paced(RATE, PACED)), flush=True)
-    for connection in [*silent, *client.connections.values()]:
-        connection.close()
+    client.close()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ For each workload: what it does, bars for its largest point, a curve where it ha
 more, a histogram where it has latencies, and the table with every number. The machine, versions, GIL
 state and the exact command stand at the top.
 
-Colours follow the reader's prefers-color-scheme. gort is the strong colour, the bare limit
+Colours follow the reader's prefers-color-scheme. The overview at the top links to each workload. gort is the strong colour, the bare limit
 a dark grey, and everything else a light grey in the bars, where names stand beside them; in the curves
 each library has a hue of its own, the same throughout the page. The page is well-formed XML as well,
 so that a test can read it with a strict parser.
@@ -12,22 +12,23 @@ so that a test can read it with a strict parser.
 
 from html import escape
 
-from benchmarks import svg, tables
+from benchmarks import overview, svg, tables
 from benchmarks.contenders import contender
 from benchmarks.machine import lines
 from benchmarks.meter import bucket_start
 from benchmarks.results import Key
+from benchmarks.workload import MORE_IS_BETTER
 
 _STYLE = """
 :root { color-scheme: light dark;
   --page: #fcfcfb; --ink: #1b1b1a; --soft: #5d5d59; --rule: #deded9; --panel: #f3f3f0;
-  --gort: #1565c0; --bare: #55554f; --rival: #b9b9b2;
+  --gort: #1565c0; --bare: #55554f; --rival: #b9b9b2; --lose: #b3261e;
   --c-gort: #1565c0; --c-gort-other: #5e9bd8; --c-bare: #55554f; --c-asyncio: #b8570b; --c-uvloop: #967a00;
   --c-asyncio-streams: #d98c52; --c-uvloop-streams: #b9a347;
   --c-gevent: #2c7d3f; --c-trio: #8a3fa8; --c-threading: #b3261e; --c-pool: #a8527c; }
 @media (prefers-color-scheme: dark) { :root {
   --page: #161615; --ink: #ecece8; --soft: #a3a39c; --rule: #3a3a37; --panel: #20201e;
-  --gort: #64a8f0; --bare: #b4b4ac; --rival: #5c5c57;
+  --gort: #64a8f0; --bare: #b4b4ac; --rival: #5c5c57; --lose: #f2857d;
   --c-gort: #64a8f0; --c-gort-other: #3f78b5; --c-bare: #b4b4ac; --c-asyncio: #f09a4e; --c-uvloop: #d3b53b;
   --c-asyncio-streams: #a8693a; --c-uvloop-streams: #8f7c2e;
   --c-gevent: #6cc183; --c-trio: #c58ae0; --c-threading: #f2857d; --c-pool: #e094ba; } }
@@ -40,7 +41,8 @@ p { margin: .4rem 0; } a { color: inherit; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .9rem; margin: 1rem 0;
   padding: .8rem 1rem; background: var(--panel); border-radius: 6px; font-size: .9rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-nav { font-size: .9rem; line-height: 1.9; } nav a { margin-right: .8rem; white-space: nowrap; }
+td.wrap { white-space: normal; min-width: 9rem; }
+@media (min-width: 60rem) { #overview .scroll { margin-right: -7rem; } } td.lose { color: var(--lose); font-weight: 600; }
 .note { color: var(--soft); font-size: .9rem; }
 svg { display: block; width: 100%; max-width: 38rem; height: auto; margin: .3rem 0; }
 svg text { font: 11px system-ui, sans-serif; fill: var(--ink); }
@@ -88,13 +90,11 @@ def _measured(results, work, point, metric):
 
 
 def bar_plot(results, work, metric):
-    """Bars for the largest point that most contenders reached; "" if nothing was measured."""
-    measured = [(point, _measured(results, work, point, metric)) for point in results.points(work.name)]
-    most = max((len(found) for _, found in measured), default=0)
-    if not most:
+    """Bars for the main point; "" if nothing was measured."""
+    point = overview.main_point(results, work, metric)
+    if point is None:
         return ""
-    # The last point is of most interest, unless half of the contenders do not get there.
-    point, found = [entry for entry in measured if len(entry[1]) * 2 > most][-1]
+    found = _measured(results, work, point, metric)
     items = [
         svg.Bar(
             tables.label(work, name),
@@ -107,7 +107,7 @@ def bar_plot(results, work, metric):
         for name, values in found
     ]
     where = f" with {point} {work.axis}" if work.axis else ""
-    title = tables.heading(work, metric) + where
+    title = tables.heading(work, metric) + where + (" (longer is better)" if metric in MORE_IS_BETTER else "")
     return f"<h3>{escape(title)}</h3>" + svg.bars(items, f"{work.title}: {title}")
 
 
@@ -156,6 +156,39 @@ def html_table(rows):
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def overview_table(results, workloads):
+    """The overview, each workload linked to its section; what gort loses is set apart."""
+    head, *rows = overview.rows(results, workloads)
+    cells = "".join(f"<th>{escape(text)}</th>" for text in ["workload", *head[1:]])
+    body = []
+    for (name, title), first, *others in rows:
+        tds = "".join(f'<td class="lose">{text}</td>' if _loses(text, place) else f"<td>{text}</td>"
+                      for place, text in enumerate(others))
+        body.append(f'<tr><td class="wrap"><a href="#{name}">{escape(title)}</a></td><td>{escape(first)}</td>{tds}</tr>')
+    return (
+        f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    )
+
+
+def _loses(text, place):
+    """Is this cell of the overview a rival's that is cheaper than gort?"""
+    rival = list(overview.COLUMNS)[place] not in overview.NO_RIVALS
+    return rival and text.endswith("x") and float(text[:-1].replace(",", "")) < 0.995
+
+
+def losses_part(results, workloads):
+    found = overview.losses(results, workloads)
+    if not found:
+        return ""
+    rows = tables.aligned(overview.loss_rows(results, workloads, found))
+    table = html_table(rows).replace("<tr><td>", '<tr><td class="wrap">')
+    why = "".join(
+        f'<li><a href="#{name}">{name}</a>: {escape(reason)}</li>' for name, reason in overview.reasons(workloads, found)
+    )
+    why = f'<ul class="note">{why}</ul>' if why else ""
+    return f'<section id="losses"><h2>Where gort is not the cheapest</h2>{table}{why}</section>'
+
+
 def section(results, work):
     parts = [f'<section id="{work.name}"><h2>{escape(work.title)}</h2><p>{escape(work.story)}</p>']
     for metric in work.metrics:
@@ -176,7 +209,6 @@ def page(results, workloads):
     gil = results.facts["python"]["gil"]
     title = f"gort benchmarks: Python {results.facts['python']['version']}, GIL {gil}"
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in lines(results.facts))
-    links = "".join(f'<a href="#{name}">{escape(workloads[name].title)}</a> ' for name in names)
     left_out = "".join(f"<li>{escape(reason)}</li>" for reason in results.left_out)
     failed = "".join(
         f"<li>{escape(f'{key.workload} {key.point} {key.contender}: {error}')}</li>"
@@ -187,11 +219,13 @@ def page(results, workloads):
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         f"<title>{escape(title)}</title><style>{_STYLE}{_hue_rules()}</style></head><body>"
         f"<h1>{escape(title)}</h1><dl>{facts}</dl>"
-        f'<p class="note">Shorter is better throughout. Values are medians of {rounds}, each contender in a '
+        f'<p class="note">Shorter is better unless a plot says otherwise. Values are medians of {rounds}, each contender in a '
         "process of its own, interleaved; whiskers reach from the lowest to the highest round, and a broken bar "
         "is longer than drawn. In the tables the last number is how many times gort's cost this is: over 1x "
         "gort is cheaper, below 1x it loses.</p>"
-        f"<nav>{links}</nav>"
+        f'<section id="overview"><h2>Overview</h2><p class="note">gort\'s median and spread, then how many times '
+        f"gort's cost each contender's is. The limit is no library: greenlets that switch by hand, an epoll loop, a plain loop.</p>{overview_table(results, workloads)}</section>"
+        + losses_part(results, workloads)
         + "".join(section(results, workloads[name]) for name in names)
         + (f'<h2>Left out</h2><ul class="note">{left_out}</ul>' if left_out else "")
         + (f"<h2>Failed</h2><ul>{failed}</ul>" if failed else "")

@@ -143,14 +143,14 @@ def preamble(results):
 
 
 def report(results, workloads):
-    """All tables as one text. `workloads` gives titles and order: name -> Workload."""
-    found = ["# gort benchmarks", "", *preamble(results)]
+    """The table of each workload and what failed, as text. `workloads` gives titles and order: name -> Workload."""
+    found = []
     for name in results.workloads():
         work = workloads[name]
-        found += ["", f"## {name}: {work.title}", "", work.story]
+        found += [f"## {name}: {work.title}", "", work.story, ""]
         for metric in work.metrics:
-            found += ["", f"**{heading(work, metric)}**", "", *table(results, work, metric)]
+            found += [f"**{heading(work, metric)}**", "", *table(results, work, metric), ""]
     if failures := results.failures():
-        found += ["", "## Failed", ""]
+        found += ["## Failed", ""]
         found += [f"- {key.workload} {key.point} {key.contender}: {error}" for key, error in failures]
-    return "\n".join(found) + "\n"
+    return "\n".join(found).rstrip() + "\n"

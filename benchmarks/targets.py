@@ -1,4 +1,4 @@
-"""The project's own goals for the scheduler, measured: `python -m benchmarks --targets`.
+"""The project's own goals, measured: `python -m benchmarks --targets`.
 
 A goal is a ratio of two costs measured in one run on one interpreter: of gort and a rival, of two
 numbers of Ps, of two sizes. Each has a limit that must be kept and mostly one that is aimed at. A
@@ -57,6 +57,12 @@ _COMPUTE = ("compute", Point(4_000))
 _PAIR = ("pingpong", Point(50_000))
 _PAIRS = ("two-pairs", Point(100_000))
 _PARTIES = ("two-parties", Point(100_000))
+_MUTEX = ("mutex", Point(200_000))
+_SERVER = ("server", Point(20_000, 100))
+_SILENT = ("server-silent", Point(20_000, 100))
+_HASHING = ("hashing", Point(256))
+_BLOCKING = ("blocking", Point(10_000, 1))
+_SLEEPS = Point(100, 0.1)  # unannounced: 100 goroutines in the plain time.sleep(0.1)
 
 
 def _against(text, place, rival, must, aim=None, **more):
@@ -113,6 +119,26 @@ GOALS = [
     ),
     _speed_up("two busy goroutines with a pair each, speed of procs=2", _PAIRS, 1.3, 1.6),
     Goal("OS context switches a message, procs=1", Key(*_PARTIES, "gort-p1"), None, 0.01, 0.0, "switches"),
+    _against("mutex, lock and unlock", _MUTEX, "asyncio", 0.6),
+    _against("mutex, lock and unlock", _MUTEX, "gevent", 0.8),
+    _against("server, CPU a request", _SERVER, "asyncio", 1.0, metric="cpu"),
+    _against("server, CPU a request", _SERVER, "gevent", 0.75, metric="cpu"),
+    _against("server, CPU a request", _SERVER, "bare", 1.3, 1.15, metric="cpu"),
+    _against("server, CPU a request", _SERVER, "uvloop-streams", None, 1.0, metric="cpu"),
+    Goal("server, CPU a request beside 5,000 silent", Key(*_SILENT, "gort"), Key(*_SERVER, "gort"), 1.1, 1.02, "cpu"),
+    Goal("100 unannounced sleeps of 0.1 s, seconds", Key("unannounced", _SLEEPS, "gort"), None, 0.5, 0.25),
+    Goal("heartbeat beside them, longest gap", Key("unannounced", _SLEEPS, "gort"), None, 0.15, None, "gap"),
+    Goal("the same once they are known", Key("unannounced-again", _SLEEPS, "gort"), None, 0.03, 0.015, "gap"),
+    Goal(
+        "SHA-256 of 1 MiB, speed to a plain loop's",
+        Key(*_HASHING, "bare"),
+        Key(*_HASHING, "gort"),
+        1.6,
+        1.9,
+        at_least=True,
+        control=(Key(*_HASHING, "bare"), Key(*_HASHING, "threading")),
+    ),
+    _against("blocking, round trip", _BLOCKING, "asyncio", 1.0, 0.6),
     _flat("time to spawn and join", "spawn"),
     _flat("time to park", "parked"),
     _flat("memory of a parked goroutine", "parked", "memory"),

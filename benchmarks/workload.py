@@ -44,6 +44,7 @@ METRICS = {
 }
 WHOLE = ("p50", "p99", "rate", "gap")  # these are not per operation
 MORE_IS_BETTER = ("rate",)
+NEGLIGIBLE = {"memory": 1.0, "switches": 0.01}  # less is too little for anyone to notice
 
 
 _ON_UVLOOP = {"asyncio": "uvloop", "asyncio-streams": "uvloop-streams"}
@@ -146,6 +147,10 @@ def available_bytes():
     except OSError:
         pass
     return None
+
+
+# A contender's function for one workload out of one that serves several; --code finds the whole one within.
+with_args = functools.partial
 
 
 @functools.cache

@@ -14,7 +14,7 @@ The limit of the round trip is two greenlets that switch to each other by hand. 
 buffered stream is a bare greenlet that fills a deque of 128 and switches.
 """
 
-from benchmarks.workload import Point, Workload
+from benchmarks.workload import Point, Workload, with_args
 
 # --- a round trip: main sends, the other party sends back
 
@@ -248,15 +248,6 @@ _STREAMS = {
 }
 
 
-def _stream(fn, producers, bound, nearest=None):
-    """The function as a workload's. `nearest` is the bound for a library with no unbuffered queue."""
-
-    def run(meter, n):
-        return fn(meter, n, producers, bound if nearest is None else nearest)
-
-    return run
-
-
 WORKLOADS = [
     Workload(
         name="unbuffered",
@@ -284,8 +275,8 @@ WORKLOADS = [
         quick=[Point(50_000)],
         gorts=("gort", "gort-p1", "gort-p8"),
         contenders={
-            "bare": _stream(stream_in_bare, 1, 128),
-            **{name: _stream(fn, 1, 128) for name, fn in _STREAMS.items()},
+            name: with_args(fn, producers=1, bound=128)
+            for name, fn in {"bare": stream_in_bare, **_STREAMS}.items()
         },
     ),
     Workload(
@@ -297,7 +288,7 @@ WORKLOADS = [
         points=[Point(50_000)],
         quick=[Point(10_000)],
         contenders={
-            name: _stream(fn, 100, 0, nearest=1 if name in ("asyncio", "threading") else None)
+            name: with_args(fn, producers=100, bound=1 if name in ("asyncio", "threading") else 0)
             for name, fn in _STREAMS.items()
         },
     ),

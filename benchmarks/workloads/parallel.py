@@ -15,7 +15,7 @@ threads as there are CPUs.
 """
 
 from benchmarks.machine import usable_cpus
-from benchmarks.workload import Point, Workload
+from benchmarks.workload import Point, Workload, with_args
 
 
 def compute():
@@ -135,10 +135,6 @@ def in_pool(meter, n, work):
             future.result()
 
 
-def _with(fn, work):
-    return lambda meter, n: fn(meter, n, work)
-
-
 def _procs():
     """gort with 1, 2, 4, ... Ps up to the CPUs, and always with 2."""
     counts = [1, 2]
@@ -164,7 +160,7 @@ WORKLOADS = [
         labels=_PLAIN,
         reason="With a GIL nobody computes on two CPUs; what is left is the price of starting a goroutine.",
         contenders={
-            **{name: _with(fn, compute) for name, fn in _EITHER.items()},
+            **{name: with_args(fn, work=compute) for name, fn in _EITHER.items()},
             "asyncio": compute_in_asyncio,
             "gevent": compute_in_gevent,
         },
@@ -178,17 +174,17 @@ WORKLOADS = [
         points=[Point(256)],
         quick=[Point(64)],
         labels=_PLAIN,
-        contenders={name: _with(fn, digest) for name, fn in _C_CODE.items()},
+        contenders={name: with_args(fn, work=digest) for name, fn in _C_CODE.items()},
     ),
     Workload(
         name="compressing",
         title="zlib, which drops the GIL",
-        story="64 times zlib over 115 KB of text. zlib drops the GIL meanwhile; gort is not told so.",
+        story="128 times zlib over 124 KB of text. zlib drops the GIL meanwhile; gort is not told so.",
         per="block",
         metrics=("time", "cpu"),
-        points=[Point(64)],
-        quick=[Point(16)],
+        points=[Point(128)],
+        quick=[Point(32)],
         labels=_PLAIN,
-        contenders={name: _with(fn, compress) for name, fn in _C_CODE.items()},
+        contenders={name: with_args(fn, work=compress) for name, fn in _C_CODE.items()},
     ),
 ]

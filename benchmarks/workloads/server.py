@@ -20,7 +20,7 @@ calls that block, so it disturbs none of them.
 """
 
 from benchmarks.load import LOCAL, Load, too_many
-from benchmarks.workload import Point, Workload
+from benchmarks.workload import Point, Workload, with_args
 
 BACKLOG = 1024
 READ = 4096
@@ -179,10 +179,6 @@ _ALL = {
 SILENT = 5_000
 
 
-def _beside_silent(fn):
-    return lambda meter, n, size: fn(meter, n, size, SILENT)
-
-
 WORKLOADS = [
     Workload(
         name="server",
@@ -215,6 +211,6 @@ WORKLOADS = [
         gorts=("gort",),
         needs=lambda point: too_many(SILENT + point.size),
         labels={"bare": "bare epoll loop", "asyncio": "asyncio Protocol", "uvloop": "uvloop Protocol"},
-        contenders={name: _beside_silent(_ALL[name]) for name in ("gort", "bare", "asyncio", "gevent")},
+        contenders={name: with_args(_ALL[name], silent=SILENT) for name in ("gort", "bare", "asyncio", "gevent")},
     ),
 ]
