@@ -303,8 +303,8 @@ class Group(Place):
         if isinstance(exc, BaseExceptionGroup):
             outside += [leaf for leaf in _leaves(exc) if isinstance(leaf, Cancelled) and leaf is not own]
             rest = _without_cancellations(exc)
-        elif not isinstance(exc, Exception):
-            outside.append(exc)  # Cancelled, KeyboardInterrupt, GeneratorExit, SystemExit
+        elif isinstance(exc, Deadlock) or not isinstance(exc, Exception):
+            outside.append(exc)  # or Cancelled, KeyboardInterrupt, GeneratorExit, SystemExit
             rest = None
         latch = self._hold()
         if rest is not None and not (self._cancelled and isinstance(rest, GoroutineCancelled)):

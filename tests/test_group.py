@@ -542,20 +542,22 @@ def forever():
 def shielded():
     with shield():
         forever()
-def main(fn):
+def main(fn, body, what):
     try:
         with Group() as g:
             g.go(fn)
+            body()
     except gort.Deadlock as exc:
-        print("the end of a Group (1 goroutines)" in str(exc))
+        print(what in str(exc))
 try:
-    gort.run(main, forever)
-    gort.run(main, shielded)
+    for body, what in (int, "the end of a Group (1 goroutines)"), (forever, "main"):
+        gort.run(main, forever, body, what)
+        gort.run(main, shielded, body, what)
 except gort.Deadlock as exc:
     print(type(exc))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["True", "True"], done.stderr
+    assert done.stdout.splitlines() == ["True"] * 4, done.stderr
 
 
 def test_a_runtime_that_closes_ends_its_groups(procs: int) -> None:

@@ -243,7 +243,11 @@ def test_a_thousand_runtimes_leak_nothing() -> None:
         objects = gc.get_objects()
         fds = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
         ours = sum(type(x).__module__.startswith("gort.") for x in objects)
-        return threading.active_count(), fds, sum(isinstance(x, greenlet.greenlet) for x in objects), ours
+        greenlets = [x for x in objects if isinstance(x, greenlet.greenlet)]
+        # A thread's own greenlet goes a moment after the thread, so that those few cannot be counted to the last one.
+        mains = sum(x.parent is None for x in greenlets)
+        assert mains < 20
+        return threading.active_count(), fds, len(greenlets) - mains, ours
 
     def use(k: int) -> None:
         ch: Chan[int] = Chan(k % 2)

@@ -15,10 +15,11 @@ Read the files in this order; each opens with its own essay and imports only fro
     blocking    a call that may block runs on a spare thread, and its goroutine parks
     processor   P: the right to run goroutines, its local run queue and timers
     machine     M: an operating system thread, its hub and how it sleeps
-    scheduler   what the Ms share: idle lists, the global run queue, stealing, deadlock
-    scope       blocks that can be cancelled, and blocks that cannot
-    sysmon      the thread that watches the Ms
     stacks      what every goroutine is doing, as text
+    deadlock    the proof that nothing can ever run again
+    sysmon      the thread that watches the Ms
+    scheduler   what the Ms share: idle lists, the global run queue, stealing
+    scope       blocks that can be cancelled, and blocks that cannot
     instance    Runtime, run, go: where all of it is put together
 
 Nothing here knows channels, select or anything else above it.

@@ -61,7 +61,7 @@ class Direction:
 
     __slots__ = ("alarm", "carrier", "deadline", "edge", "first", "latch", "name", "others", "owner")
 
-    external = True  # what waits here may be woken from outside the program: see Scheduler.check_deadlock
+    external = True  # what waits here may be woken from outside the program: see deadlock.py
 
     def __init__(self, owner: Descriptor, name: str) -> None:
         self.owner = owner

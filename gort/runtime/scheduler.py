@@ -1,8 +1,7 @@
 """The scheduler: what the machines of one runtime share.
 
 The idea.  Machines run on their own as long as they have work (carrier.py, machine.py).  They come here for what
-needs more than one of them: Ps and who holds them, sleeping machines, the global run queue, stealing, the end, and the
-proof that nothing can ever run again.  All of that is under one lock, because all of it is rare.
+needs more than one of them: Ps and who holds them, sleeping machines, the global run queue, stealing and the end.  All of that is under one lock, because all of it is rare.
 
 Invariants (under `lock`).
 - Every P of `allp` is held by one machine (p.m), or promised to one (m.next, p.m), or in `idle`.
@@ -21,8 +20,6 @@ goroutines that their own machine starts within a microsecond, and where a gorou
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -31,16 +28,15 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from ..errors import Cancelled, Deadlock, RuntimeClosed, ThreadLimit
-from . import chance, stacks
+from ..errors import Cancelled, RuntimeClosed, ThreadLimit
+from . import chance, deadlock
 from .blocking import Spares
 from .goroutine import FAILED, FREE_THREADED, Goroutine, next_id
 from .machine import Machine
 from .processor import Processor
 from .report import report
 from .sysmon import Sysmon
-from .timers import INFINITY, deadline, expire
-from .wait import ready_throw
+from .timers import deadline, expire
 
 # Fresh work is stolen only when it has waited so long (seconds).  A machine starts a goroutine within a few
 # microseconds if it is free to; 50 us says it is not.  With a GIL a second machine hardly helps, so be slower.
@@ -76,6 +72,7 @@ class Scheduler:
         self.started_at = monotonic()
         self.next_m = 0
         self.sysmon = Sysmon(self)
+        deadlock.register(self)
         self.spares = Spares(self)
 
     # -- fresh goroutines ---------------------------------------------------------------------------------------
@@ -475,7 +472,7 @@ class Scheduler:
                 thread.join()
         self.threads.clear()
 
-    # -- reports and deadlock -----------------------------------------------------------------------------------
+    # -- reports ------------------------------------------------------------------------------------------------
 
     def add_report(self, exc: BaseException, label: str) -> bool:
         """From a finalizer: have an exception that nobody asked for reported by a goroutine.  Takes no lock."""
@@ -497,48 +494,6 @@ class Scheduler:
                 return
             assert m.p is not None
             m.p.lrq.append(Goroutine(report, (exc, label), {}, None, None, 0))
-
-    def check_deadlock(self) -> None:
-        """Sysmon has found every P idle for a while.  If nothing can ever wake anybody, tell main so.
-
-        Sound because everything that could wake a goroutine is looked at: every machine asleep with nothing ready
-        (so no goroutine runs), no timer, no I/O and no blocking call under way, no other Python thread in the
-        process, and no signal handler but our own.
-        """
-        main = self.main
-        if main is None or len(self.idle_ms) < len(self.ms):
-            return
-        with self.lock:
-            if len(self.idle_ms) < len(self.ms) or self.grq or self.external or self.reports:
-                return
-            if any(not other.asleep or other.ready or other.mail or other.throws for other in self.ms):
-                return
-            if any(p.timers.next() != INFINITY or p.timers.heap for p in self.allp):
-                return
-            own = {other.ident for other in self.ms} | {self.sysmon.ident}
-            if set(sys._current_frames()) - own or _foreign_signal_handlers():
-                return
-            if any(c.waits_outside() for other in self.ms for c in list(other.carriers)):
-                return  # for I/O, or for a blocking call
-            if not main.done():
-                targets = [main]
-            else:  # the end: what still waits in a `finally` would wait for ever
-                targets = [c.g for other in self.ms for c in list(other.carriers) if c.g is not None]
-            text = "all goroutines are asleep - deadlock!\n\n" + stacks.dump(self)
-            for g in targets:
-                carrier = g.carrier
-                for w in (carrier, carrier.inner):
-                    ticket = w.wait if w is not None else None
-                    if ticket is not None and ticket[0] is w and ticket[2].withdraw(ticket):
-                        ready_throw(w, Deadlock(text))
-
-
-def _foreign_signal_handlers() -> bool:
-    for number in signal.valid_signals():
-        handler = signal.getsignal(number)
-        if callable(handler) and handler is not signal.default_int_handler and not hasattr(handler, "gort_own"):
-            return True
-    return False
 
 
 def default_procs() -> int:

@@ -13,7 +13,9 @@ code that has dropped it, and a second one costs nothing), or nothing has moved 
 
 The clock.  It sleeps 20 us, doubling to 10 ms while nothing happens, shorter if a busy P's timer is due before.
 With a GIL each wake-up makes the running thread drop it (5 ms, sys.setswitchinterval), so there it begins at 1 ms.
-When every P is idle for a few looks it sleeps for good; the first machine that takes a P wakes it (`busy`).
+When every P is idle for a few looks it sleeps for good; the first machine that takes a P wakes it (`busy`).  Only if it
+is asked to look for a deadlock again (deadlock.py), because nothing but threads of the program's own can wake anybody,
+does it do so in between, ever more rarely.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import threading
 from time import monotonic
 from typing import Any
 
-from . import overdue
+from . import deadlock, overdue
 from .goroutine import FREE_THREADED
 from .machine import SLICE
 from .stats import trace_line
@@ -32,6 +34,7 @@ from .timers import INFINITY
 SHORTEST = 20e-6 if FREE_THREADED else 1e-3
 LONGEST = 10e-3
 IDLE_LOOKS = 4
+RAREST = 10.0
 KICKABLE = 200e-6  # without a GIL, `go` cuts a sleep longer than this short while there are idle Ps
 
 
@@ -109,17 +112,15 @@ class Sysmon:
             if len(sched.idle) == len(sched.allp):
                 idle += 1
                 delay = LONGEST
-                if idle == 2:
+                if idle == 2 or (self.trace and not idle % 100):
                     # Not at the moment when the last machine falls asleep: a thread that was started just before may
                     # not have run a line yet, and so be unknown to the interpreter.
-                    sched.check_deadlock()
+                    deadlock.check(sched)
                 if idle > IDLE_LOOKS and not self.trace:
                     with sched.lock:
                         self.deep = len(sched.idle) == len(sched.allp)
                     if self.deep:
-                        # Once more, for a thread of the program's own may have ended since the last machine slept.
-                        sched.check_deadlock()
-                        self.note.acquire()
+                        self.rest()
                     self.deep = False
                     idle = 0
                     delay = SHORTEST
@@ -133,6 +134,15 @@ class Sysmon:
                 first = min((p.timers.peek() for p in sched.allp if p.m is not None), default=INFINITY)
                 if first - now < delay:
                     delay = max(first - now, SHORTEST)
+
+    def rest(self) -> None:
+        """Sleep until a machine takes a P; but look for a deadlock now and then, if that may help."""
+        patience = LONGEST
+        while deadlock.check(self.sched):
+            patience = min(patience * 2, RAREST)
+            if self.note.acquire(timeout=patience):
+                return
+        self.note.acquire()
 
     def look(self, now: float, gil_free: bool) -> bool:
         """One look at every busy P; did anything happen?"""

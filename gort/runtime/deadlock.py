@@ -1,0 +1,137 @@
+"""Deadlock: the proof that nothing can ever run again, and who is told.
+
+The idea.  Sysmon asks when every P has been idle for a while.  If the main goroutine waits (or has ended, and others
+wait in their clean-up), and nothing at all could wake anybody, `Deadlock` is raised there, with every goroutine's stack
+and what it waits for.  A hang becomes an error.
+
+No false alarm: it must be shown of everything that could wake a goroutine that it will not.
+
+- A goroutine: each of them waits, and nobody has claimed its ticket.  (One whose ticket is claimed is about to be woken.)
+- A timer: there is none.  A timer that was stopped is none.
+- The outside: nobody waits for I/O or for a blocking call (a place with `external` says so).
+- Another thread: there is none but gort's own, which are idle: machines, sysmons and spare threads of this runtime and
+  of all others that have nothing to do either.
+- A signal: no handler is installed but Python's own and gort's.
+
+Several runtimes.  The machines of another one are threads that might wake ours, unless it is as quiet as we are.  To see
+that all are quiet *at the same moment* they are looked at twice: who is quiet at both looks, and has had no P between
+them, was quiet all the time, so there is a moment, between the first look at the last one and the second look at the
+first one, when all were.
+
+What is not seen is a thread that C code started and that is not calling into Python just now (an audio library's, say).
+Counting the system's threads would show it, and also the pools of numeric libraries, which wake nobody: with those
+loaded no deadlock would ever be found.  So a program that waits for nothing but such a callback says so by a goroutine
+that sleeps: ``go(sleep, math.inf)``.
+
+If only other threads are in the way, it is asked again later, for they may end without having woken anybody.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import weakref
+from typing import Any
+
+from ..errors import Deadlock
+from . import stacks
+from .goroutine import PENDING
+from .timers import INFINITY
+from .wait import ready_throw
+
+_lock = threading.Lock()
+_schedulers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+# In a child process the parent's other threads, and so its runtimes, do not exist.
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=lambda: _forked())
+
+
+def _forked() -> None:
+    global _schedulers
+    _schedulers = weakref.WeakSet()
+    _lock.release()
+
+
+def register(sched: Any) -> None:
+    """A scheduler has been made."""
+    with _lock:
+        _schedulers.add(sched)
+
+
+def check(sched: Any) -> bool:
+    """If nothing can ever wake anybody, tell main so.  True: ask again later, other threads may still wake somebody."""
+    main = sched.main
+    if main is None or len(sched.idle_ms) < len(sched.ms):
+        return False
+    with _lock:
+        others = [other for other in _schedulers if other is not sched and not other.closed]
+    everybody = [sched, *others]
+    with sched.lock:
+        if len(sched.idle_ms) < len(sched.ms):
+            return False
+        before = _moves(everybody)
+        if not _quiet(sched) or _foreign_signal_handlers():
+            return False
+        if not all(_quiet(other) for other in others):
+            return True
+        own = {ident for other in everybody for ident in _threads(other)}
+        if set(sys._current_frames()) - own:
+            return True
+        if not all(_quiet(other) for other in everybody) or _moves(everybody) != before:
+            return True
+        _tell(sched, main)
+        return False
+
+
+def _quiet(sched: Any) -> bool:
+    """Does nothing run in this scheduler, and can nothing run, unless somebody else wakes it?"""
+    machines = list(sched.ms)
+    if sched.grq or sched.external or sched.reports:
+        return False
+    if any(not m.asleep or m.ready or m.mail or m.throws for m in machines):
+        return False
+    # `next` drops the dead ones at the head; what then remains may be planned for never, but is planned.
+    if any(p.lrq or p.timers.next() != INFINITY or p.timers.heap for p in list(sched.allp)):
+        return False
+    for m in machines:
+        for carrier in list(m.carriers):
+            g = carrier.g
+            if g is not None and g._value is PENDING and (carrier.waits_outside() or not carrier.waits()):
+                return False
+    return True
+
+
+def _moves(schedulers: list[Any]) -> list[tuple[Any, ...]]:
+    """What is not the same after a machine has run something."""
+    return [(m, m.since, m.wakes, m.parked) for sched in schedulers for m in list(sched.ms)]
+
+
+def _threads(sched: Any) -> list[int | None]:
+    """The idents of its threads that wake nobody as long as it is quiet."""
+    with sched.spares.lock:
+        idle = [spare.thread.ident for spare in sched.spares.idle if spare.thread is not None]
+    return [*(m.ident for m in list(sched.ms)), sched.sysmon.ident, *idle]
+
+
+def _foreign_signal_handlers() -> bool:
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler) and handler is not signal.default_int_handler and not hasattr(handler, "gort_own"):
+            return True
+    return False
+
+
+def _tell(sched: Any, main: Any) -> None:
+    if not main.done():
+        targets = [main]
+    else:  # the end: what still waits in a `finally` would wait for ever
+        targets = [c.g for m in sched.ms for c in list(m.carriers) if c.g is not None]
+    text = "all goroutines are asleep - deadlock!\n\n" + stacks.dump(sched)
+    for g in targets:
+        carrier = g.carrier
+        for w in (carrier, carrier.inner):
+            ticket = w.wait if w is not None else None
+            if ticket is not None and ticket[0] is w and ticket[2].withdraw(ticket):
+                ready_throw(w, Deadlock(text))
