@@ -11,6 +11,7 @@ that a test has.
 
 import errno
 import hashlib
+import http.server
 import os
 import pty
 import resource
@@ -18,9 +19,11 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import sysconfig
+import threading
 from pathlib import Path
 
 import pytest
@@ -543,3 +546,157 @@ def test_pipeline_goes_on_without_the_slow_answer(procs: int) -> None:
         *(f"{number} x {number} = {number * number}" for number in range(1, 21) if number != 13),
         "missing: 13",
     ]
+
+
+# --- fetch.py -----------------------------------------------------------------------------------
+
+
+class Site(http.server.ThreadingHTTPServer):
+    """A server on threads of this process, and what it has seen."""
+
+    request_queue_size = 200
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Page)
+        self.lock = threading.Lock()
+        self.now = self.most = 0
+        self.gate: threading.Barrier | None = None
+        self.url = f"http://localhost:{self.server_address[1]}"
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        site = self.server
+        with site.lock:
+            site.now += 1
+            site.most = max(site.most, site.now)
+        if site.gate is not None:
+            site.gate.wait(TIMEOUT)
+        status, headers, body = self.answer(self.path)
+        with site.lock:
+            site.now -= 1
+        self.send_response(status)
+        for header in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(*header)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        if path == "/moved":
+            return 302, {"Location": "there?a=b%20c"}, b"look there"
+        if path == "/round":
+            return 301, {"Location": "/round"}, b""
+        if path == "/short":
+            return 200, {"Content-Length": "1000"}, b"less than that"
+        if path == "/hang":
+            threading.Event().wait(TIMEOUT)
+        return (404 if path == "/missing" else 200), {}, path.encode() * 5000
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site():
+    with Site() as site:
+        thread = threading.Thread(target=site.serve_forever, args=(0.01,))
+        thread.start()
+        yield site
+        site.shutdown()
+        thread.join()
+
+
+def fetched(done: subprocess.CompletedProcess) -> dict[str, tuple[int, int]]:
+    """URL (and where it moved): (status, size)."""
+    rows = [line.split("\t", 3) for line in done.stdout.decode().splitlines()]
+    assert all(0 <= float(seconds) < TIMEOUT for _, _, seconds, _ in rows)
+    return {url: (int(status), int(size)) for status, size, _, url in rows}
+
+
+def test_fetch_of_many_urls(site: Site, procs: int, tmp_path: Path) -> None:
+    paths = [f"/{number}" for number in range(60)]
+    done = run("fetch.py", "--procs", procs, "--save", tmp_path, *[site.url + path for path in paths])
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert fetched(done) == {site.url + path: (200, len(path) * 5000) for path in paths}
+    files = sorted(tmp_path.iterdir())
+    assert [file.read_bytes() for file in files] == [path.encode() * 5000 for path in paths]
+
+
+def test_fetch_has_so_many_on_their_way_and_no_more(site: Site) -> None:
+    site.gate = threading.Barrier(7)  # none is answered before seven are there
+    done = run("fetch.py", "-n", 7, *[f"{site.url}/{number}" for number in range(21)])
+    assert (done.returncode, len(fetched(done)), site.most) == (0, 21, 7)
+
+
+def test_fetch_goes_on_when_some_cannot_be_had(site: Site) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        bad = {
+            f"http://localhost:{nobody.getsockname()[1]}/": "refused",
+            "http://no such host.invalid/": "",
+            "ftp://localhost/": "only http://",
+            "nonsense": "only http://",
+            "http://localhost:nonsense/": "",
+            f"{site.url}/round": "redirections",
+            f"{site.url}/short": "IncompleteRead",
+            f"{site.url}/hang": "time limit",
+        }
+        good = [f"{site.url}/gr\u00fc\u00df e", f"{site.url}/moved", f"{site.url}/missing", f"{site.url}#part", f"{site.url}?q"]
+        urls = [*bad, *good]
+        with start("fetch.py", "--timeout", 2, "-", stdin=subprocess.PIPE) as program:
+            program.stdin.write("\n\n".join(urls).encode())
+            program.stdin.close()
+            program.stdin = None
+            done = finish(program)
+    assert done.returncode == 1
+    answers = fetched(done)
+    assert answers == {
+        f"{site.url}/gr\u00fc\u00df e": (200, len("/gr%C3%BC%C3%9F%20e") * 5000),
+        f"{site.url}/moved\t-> {site.url}/there?a=b%20c": (200, len("/there?a=b%20c") * 5000),
+        f"{site.url}/missing": (404, len("/missing") * 5000),
+        f"{site.url}#part": (200, 5000),
+        f"{site.url}?q": (200, len("/?q") * 5000),
+    }
+    errors = done.stderr.decode().splitlines()
+    assert len(errors) == len(bad)
+    for url, text in bad.items():
+        assert any(line.startswith(f"fetch: {url}: ") and text in line for line in errors), (url, errors)
+
+
+def test_fetch_checks_certificates(site: Site) -> None:
+    pem = ROOT / "tests" / "localhost.pem"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    site.socket = context.wrap_socket(site.socket, server_side=True, do_handshake_on_connect=False)
+    port = site.server_address[1]
+    done = run("fetch.py", "--cafile", pem, *[f"https://localhost:{port}/{number}" for number in range(20)])
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(fetched(done)) == 20
+    done = run("fetch.py", f"https://localhost:{port}/")
+    assert done.returncode == 1 and b"CERTIFICATE_VERIFY_FAILED" in done.stderr and done.stdout == b""
+
+
+def test_fetch_stops_at_ctrl_c_and_when_nobody_reads(site: Site) -> None:
+    with start("fetch.py", "-n", 50, f"{site.url}/first", *[f"{site.url}/hang"] * 100) as program:
+        await_output(program)
+        program.send_signal(signal.SIGINT)
+        done = finish(program)
+    assert (done.returncode, done.stderr) == (130, b"fetch: interrupted\n")
+    with start("fetch.py", "-n", 1, *[f"{site.url}/{number}" for number in range(500)]) as program:
+        await_output(program)
+        program.stdout.close()
+        program.stdout = None
+        done = finish(program)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_fetch_says_what_is_wrong_with_its_arguments(tmp_path: Path) -> None:
+    for args, text in (
+        ([], b"URL"),
+        (["-n", "0", "http://x"], b"positive whole number"),
+        (["--timeout", "-1", "http://x"], b"positive number"),
+        (["--save", tmp_path / "none", "http://x"], b"no directory"),
+        (["--cafile", tmp_path / "none", "http://x"], b"No such file"),
+    ):
+        done = run("fetch.py", *args)
+        assert done.returncode == 2 and text in done.stderr and b"Traceback" not in done.stderr
