@@ -439,7 +439,8 @@ def test_state() -> None:
 
         g = go(work)
         assert (g.state, g.done()) == ("runnable", False)
-        gosched()
+        while g.state != "waiting":  # its slice may be over when it comes to `recv`
+            gosched()
         assert (seen, g.state, g.wait_reason[:12]) == (["running"], "waiting", "chan receive")
         ch.send(1)
         assert g.state == "runnable"

@@ -421,7 +421,8 @@ def test_a_started_goroutine_stays_on_its_thread(procs: int) -> None:
             return ident
 
         tasks = spread(procs, *[lambda k=k: wander(k) for k in range(8)])
-        assert len({g.result() for g in tasks}) == procs
+        # A machine more, where sysmon took one's P while it waited at the barrier.
+        assert len({g.result() for g in tasks}) >= procs
 
     run(main, procs=procs)
 

@@ -9,6 +9,7 @@ Read the files in this order; each opens with its own essay and imports only fro
     chance      random choices, and how GORT_SEED replays them
     report      exceptions that nobody asked for
     goroutine   G: the handle that `go` returns
+    handoff     what happens to a P when a call blocks or occupies its machine; functions that block
     carrier     the greenlet that runs goroutines one after another, and the turn of the local run queue
     poller      epoll and kqueue, in which a machine sleeps
     netpoll     descriptors: a goroutine that waits for I/O holds no thread

@@ -40,11 +40,13 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from . import handoff
 from .goroutine import FAILED, FREE_THREADED, Goroutine
 from .wait import Ticket
 
 TURN = 61
 MAX_FREE = 4096
+_ANY = handoff.ANY
 
 
 class Carrier(greenlet):
@@ -82,6 +84,8 @@ class Carrier(greenlet):
             if g is None:
                 if not self._rest():
                     return
+                continue
+            if _ANY and p is not None and handoff.blocks(m.sched, g) and handoff.start_apart(m.sched, g):
                 continue
             m.started = n
             if m.starter is None and p is not None and p.lrq:

@@ -63,13 +63,13 @@ def register(sched: Any) -> None:
 def check(sched: Any) -> bool:
     """If nothing can ever wake anybody, tell main so.  True: ask again later, other threads may still wake somebody."""
     main = sched.main
-    if main is None or len(sched.idle_ms) < len(sched.ms):
+    if main is None or sched.awake():
         return False
     with _lock:
         others = [other for other in _schedulers if other is not sched and not other.closed]
     everybody = [sched, *others]
     with sched.lock:
-        if len(sched.idle_ms) < len(sched.ms):
+        if sched.awake():
             return False
         before = _moves(everybody)
         if not _quiet(sched) or _foreign_signal_handlers():
@@ -112,7 +112,8 @@ def _threads(sched: Any) -> list[int | None]:
     """The idents of its threads that wake nobody as long as it is quiet."""
     with sched.spares.lock:
         idle = [spare.thread.ident for spare in sched.spares.idle if spare.thread is not None]
-    return [*(m.ident for m in list(sched.ms)), sched.sysmon.ident, *idle]
+    ended = [thread.ident for thread in list(sched.threads)]  # machines that have retired, and may be on their way out
+    return [*(m.ident for m in list(sched.ms)), sched.sysmon.ident, *idle, *ended]
 
 
 def _foreign_signal_handlers() -> bool:

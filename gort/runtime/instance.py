@@ -52,7 +52,10 @@ def _new_scheduler(procs: int | None, max_threads: int | None = None) -> Schedul
     limit = default_max_threads() if max_threads is None else check_procs(max_threads, "max_threads")
     chance.begin()
     sched = Scheduler(n, limit)
-    trace = _debug_options().get("schedtrace")
+    options = _debug_options()
+    if "stuck" in options:
+        sched.sysmon.stuck_places = set()
+    trace = options.get("schedtrace")
     if trace is not None:
         try:
             sched.sysmon.trace = max(1, int(trace)) / 1000

@@ -35,6 +35,7 @@ from ..errors import Cancelled
 from . import overdue
 from .carrier import TURN, Carrier
 from .goroutine import PENDING, Goroutine
+from .handoff import Clock, Watch, ran_apart
 from .poller import Poller
 from .processor import Processor
 from .timers import INFINITY
@@ -48,9 +49,9 @@ class Machine:
     """M."""
 
     __slots__ = (
-        "alive", "asleep", "carriers", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "maker", "next", "note",
-        "p", "parked", "poller", "probed", "ready", "sched", "seen", "since", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
-        "undelivered", "wakes", "yielded",
+        "alive", "apart", "asleep", "blocked", "carriers", "clock", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "maker", "next", "note",
+        "p", "parked", "poller", "probed", "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
+        "undelivered", "wakes", "watch", "yielded",
     )  # fmt: skip
 
     def __init__(self, sched: Any, number: int) -> None:
@@ -75,7 +76,12 @@ class Machine:
         self.note = threading.Lock()
         self.note.acquire()
         self.poller: Poller | None = None  # what it sleeps in, once there is I/O (or signals, see interrupt.py) to wait for
+        self.solo: Goroutine[Any] | None = None  # a goroutine to be started apart: see handoff.py
+        self.apart: Any = None  # the function it runs apart, without a P
+        self.blocked = False  # sysmon has seen it blocked meanwhile
         # for sysmon
+        self.clock: Clock | None = None
+        self.watch = Watch()
         self.probed = False  # the hub was put into the ready queue, and has not run since
         self.late = False  # its goroutine is to give way: see overdue.py
         self.stuck = False  # it has made no runtime call for three slices
@@ -132,6 +138,7 @@ class Machine:
     def attach(self) -> None:
         """Make the calling thread this machine's thread."""
         self.ident = threading.get_ident()
+        self.clock = Clock(self.ident)
         self.hub = Hub(self.loop)
         self.hub.m = self
         self.maker = Hub(self.make, self.hub)
@@ -160,7 +167,8 @@ class Machine:
         """The 61st time, or without a P: the GRQ first, so that a busy LRQ does not starve it."""
         p = self.p
         if p is None:
-            return None
+            g, self.solo = self.solo, None
+            return g
         try:
             return self.sched.grq.popleft()
         except IndexError:
@@ -309,7 +317,7 @@ class Machine:
             if throws:
                 w, exc = throws.popleft()
                 if self.p is None and not sched.acquire_p(self):
-                    break
+                    break  # (comes back at once, without one, if we run a goroutine apart)
                 w.wait = None
                 owner = getattr(w, "carrier", w)
                 if isinstance(exc, (Cancelled, KeyboardInterrupt)):
@@ -323,12 +331,15 @@ class Machine:
                 continue
             if self.undelivered and (probed or len(self.undelivered) < 8):  # many: once a slice is enough
                 self._retry()
+            if self.apart is not None:
+                self._step_apart()
+                continue
             p = self.p
             now = monotonic()
             if p is None or p.dead or (sched.waiting_for_p and now - self.since >= SLICE):
                 if not sched.settle_p(self):
                     break
-                p = self.p
+                continue
             if sched.reports:
                 sched.start_reports(self)
             if p.timers.heap and p.timers.run(now):
@@ -337,6 +348,9 @@ class Machine:
                 self.poller.fire(self.poller.fetch(0))
             if sched.grq:
                 sched.take_batch(self, p)
+                if self.p is not p:  # taken from us a moment ago: see handoff.py
+                    sched.rescue(p)
+                    continue
             if p.lrq and self.starter is None:
                 (self.free.pop() if self.free else self.new_carrier()).switch()
                 continue
@@ -345,6 +359,8 @@ class Machine:
                 ready.popleft().switch()
                 continue
             if sched.steal(self, p):
+                if self.p is not p:
+                    sched.rescue(p)
                 continue
             if sched.closing:
                 if sched.may_end(self):
@@ -383,13 +399,45 @@ class Machine:
         if not found:
             when = p.timers.next()
             if when == INFINITY:
-                self.doze(-1)
+                patience = sched.patience(self)
+                if patience:
+                    self.doze(patience)
+                if patience >= 0 and sched.retire(self):
+                    return False
             else:
                 delay = when - monotonic()
                 if delay > 0:
                     self.doze(min(delay, FOREVER))
             self.wakes += 1
         return sched.acquire_p(self)
+
+    def _step_apart(self) -> None:
+        """What is left of the loop while we run a goroutine apart, without a P."""
+        sched = self.sched
+        if self.poller is not None:
+            self.poller.fire(self.poller.fetch(0))
+        if self.solo is not None:
+            (self.free.pop() if self.free else self.new_carrier()).switch()
+        elif self.ready:
+            self.ready.popleft().switch()
+        elif not self.live():
+            ran_apart(sched, self.apart, self.blocked)
+            self.apart = None
+        else:
+            with sched.lock:
+                self.asleep = True
+                sched.apart_asleep[self] = None
+            # As in `_sleep`: what is left for us after this line comes with a wake-up.
+            try:
+                self.ready.appendleft(self.ready.popleft())
+            except IndexError:
+                if not (self.mail or self.throws):
+                    self.doze(-1)
+                    self.wakes += 1
+            with sched.lock:
+                self.asleep = False
+                sched.apart_asleep.pop(self, None)
+                sched.sysmon.busy()
 
     def doze(self, timeout: float) -> None:
         """Sleep until `wake`, or for so many seconds (-1: without end)."""

@@ -41,6 +41,7 @@ from .timers import deadline, expire
 # Fresh work is stolen only when it has waited so long (seconds).  A machine starts a goroutine within a few
 # microseconds if it is free to; 50 us says it is not.  With a GIL a second machine hardly helps, so be slower.
 RIPE = 50e-6 if FREE_THREADED else 1e-3
+IDLE = 5.0  # seconds after which an idle machine too many ends
 
 
 class Scheduler:
@@ -59,16 +60,22 @@ class Scheduler:
         self.ms: list[Machine] = []
         self.idle_ms: dict[Machine, None] = {}
         self.waiting_for_p: deque[Machine] = deque()
+        self.away: dict[Machine, None] = {}  # machines that sysmon took the P from, and that have not come back
+        self.apart_asleep: dict[Machine, None] = {}  # asleep, with goroutines that run apart
         self.grq: deque[Goroutine[Any]] = deque()
         self.reports: deque[tuple[BaseException, str]] = deque()
         self.spinning = 0
         self.main: Goroutine[Any] | None = None
         self.external = 0  # waits that something outside may end: I/O, blocking calls
+        self.known: dict[Any, int] = {}  # functions that block -> how often in a row they ran apart without blocking
+        self.started_apart = 0
+        self.stuck = 0
+        self.stranded = 0
         self.closing = False
         self.wave = 0  # closing: goroutines up to this number have been cancelled
         self.closed = False
         self.ended = threading.Event()
-        self.threads: list[threading.Thread] = []
+        self.threads: set[threading.Thread] = set()
         self.started_at = monotonic()
         self.next_m = 0
         self.sysmon = Sysmon(self)
@@ -90,11 +97,21 @@ class Scheduler:
 
     def rescue(self, p: Processor) -> None:
         """`go` put a goroutine on a P that another machine has taken meanwhile, and that may be idle by now."""
-        try:
-            g = p.lrq.pop()
-        except IndexError:
-            return  # somebody runs it
-        self.inject(g)
+        while True:
+            try:
+                g = p.lrq.pop()
+            except IndexError:
+                return  # somebody runs it
+            self.grq.append(g)
+            self.wake_for_work()
+            if self.closed and not self.ms:
+                self._drop_fresh()
+
+    def rescue_timers(self, p: Processor) -> None:
+        """A machine put a timer on a P that was taken from it meanwhile, and that may be idle by now."""
+        with self.lock:
+            if p.m is None and p in self.idle:
+                self._wake_keeper(p)
 
     def wake_for_work(self, force: bool = False) -> bool:
         """Wake a machine for fresh work if nobody runs (force: also if somebody does)."""
@@ -114,7 +131,7 @@ class Scheduler:
             m = next(reversed(self.idle_ms), None)
         fresh = m is None
         if fresh:
-            if len(self.ms) >= self.max_threads or self.closed:
+            if not self.room_for_thread() or self.closed:
                 return False
             m = self.new_machine()
         self.idle.remove(p)
@@ -122,20 +139,31 @@ class Scheduler:
         p.m = m
         m.next = p
         self.sysmon.busy()
-        if fresh:
-            m.thread = threading.Thread(target=m.main, name=f"gort-M{m.id}", daemon=True)
-            self.threads.append(m.thread)
-            try:
-                m.thread.start()
-            except RuntimeError as exc:  # the system gives no more threads
-                self.ms.remove(m)
-                p.m = None
-                self.idle.append(p)
-                if not self.ms:
-                    raise ThreadLimit(f"the system does not allow another thread: {exc}") from exc
-                return False
-        else:
+        if not fresh:
             m.wake()
+        elif not self.start_thread(m):
+            p.m = None
+            self.idle.append(p)
+            if not self.ms:
+                raise ThreadLimit("the system does not allow another thread")
+            return False
+        return True
+
+    def room_for_thread(self) -> bool:
+        """May another thread be started?  Machines and the spare threads of `blocking` count together."""
+        return len(self.ms) + len(self.spares.all) < self.max_threads
+
+    def start_thread(self, m: Machine) -> bool:
+        """Start a new machine's thread; False if the system gives no more.  Under the lock."""
+        m.thread = threading.Thread(target=m.main, name=f"gort-M{m.id}", daemon=True)
+        try:
+            m.thread.start()
+        except RuntimeError:
+            self.ms.remove(m)
+            return False
+        if len(self.threads) > 2 * len(self.ms) + 16:  # forget those that have ended
+            self.threads = {thread for thread in self.threads if thread.is_alive()}
+        self.threads.add(m.thread)
         return True
 
     def new_machine(self) -> Machine:
@@ -233,7 +261,7 @@ class Scheduler:
             if got:
                 with self.lock:
                     victim.taken += got
-                p.stolen += got
+                    p.stolen += got
                 return True
         return False
 
@@ -243,12 +271,14 @@ class Scheduler:
         """m goes to sleep: it gives its P to a machine that waits for one, or leaves it idle."""
         with self.lock:
             m.asleep = True
-            m.last = p
-            p.keeper = m
             self.idle_ms[m] = None
-            self._leave(m, p)
+            if p.m is m:  # else sysmon has just taken it
+                m.last = p
+                p.keeper = m
+                self.leave(m, p)
 
-    def _leave(self, m: Machine, p: Processor) -> None:
+    def leave(self, m: Machine, p: Processor) -> None:
+        """m has no P from now on: p goes to another machine, or is idle.  Under the lock."""
         m.p = None
         p.m = None
         if p.dead:
@@ -260,9 +290,15 @@ class Scheduler:
             other.wake()
         else:
             self.idle.append(p)
-            # An LRQ with something in it: put there by a machine that had lost this P (see `rescue`).  Timers and
-            # nobody to keep them: the keeper ends.
-            if p.lrq or (p.keeper is None and p.timers.heap and self.ms):
+            # Something in the LRQ: the P was taken from a machine that is stuck, or somebody put it there who had lost
+            # the P (`rescue`).  Nobody to keep its timers: likewise, or the keeper ends.  Both are asked by operations
+            # that exclude those of a machine that does not know yet (handoff.py).
+            try:
+                p.lrq.appendleft(p.lrq.popleft())
+                needed = True
+            except IndexError:
+                needed = p.keeper is None and (p.timers.next() != INFINITY or bool(self.grq))
+            if needed and self.ms:
                 self._assign(p)
 
     def _retire(self, p: Processor) -> None:
@@ -286,6 +322,9 @@ class Scheduler:
             with self.lock:
                 self.idle_ms.pop(m, None)
                 m.asleep = False
+                if m.apart is not None:
+                    return True
+                self.away.pop(m, None)
                 p = m.next
                 if p is None:
                     p = m.last
@@ -312,7 +351,11 @@ class Scheduler:
                     m.asleep = True
             if m.asleep and (m.ready or m.throws or m.mail):
                 continue  # the last look before sleep: see machine.py
-            m.doze(-1)
+            patience = self.patience(m) if m.asleep else -1
+            if patience:
+                m.doze(patience)
+            if patience >= 0 and self.retire(m):
+                return False
 
     def settle_p(self, m: Machine) -> bool:
         """m's hub found that it has no P, or one out of use, or that others wait for one."""
@@ -321,9 +364,10 @@ class Scheduler:
             with self.lock:
                 if not p.dead and not self.waiting_for_p:
                     return True
-                m.last = p
-                p.keeper = m
-                self._leave(m, p)
+                if p.m is m:
+                    m.last = p
+                    p.keeper = m
+                    self.leave(m, p)
         return self.acquire_p(m)
 
     def set_procs(self, n: int) -> int:
@@ -371,10 +415,13 @@ class Scheduler:
             # The P is idle, so its keeper may sleep longer than until this deadline.
             with self.lock:
                 if p.m is None and p in self.idle:
-                    if p.keeper in self.idle_ms:
-                        p.keeper.wake()
-                    else:
-                        self._assign(p)
+                    self._wake_keeper(p)
+
+    def _wake_keeper(self, p: Processor) -> None:
+        if p.keeper in self.idle_ms:
+            p.keeper.wake()
+        else:
+            self._assign(p)
 
     def timeout_after(self, seconds: float, ticket: list[Any], error: Callable[[], BaseException]) -> list[Any]:
         """Have a ticket withdrawn, and error() thrown at its waiter, if it is still waiting by then."""
@@ -435,7 +482,36 @@ class Scheduler:
 
     def may_end(self, m: Machine) -> bool:
         """May this machine end, now that the runtime closes?"""
-        return not (m.live() or m.ready or m.throws or m.mail or self.grq or self.reports or (m.p and m.p.lrq))
+        return not (m.live() or m.ready or m.throws or m.mail or m.solo or self.grq or self.reports or (m.p and m.p.lrq))
+
+    # -- machines too many ----------------------------------------------------------------------------------------
+
+    def awake(self) -> int:
+        """How many machines do not sleep, as far as the lists tell."""
+        return len(self.ms) - len(self.idle_ms) - len(self.apart_asleep)
+
+    def patience(self, m: Machine) -> float:
+        """How many seconds a machine that has gone idle may sleep before it ends; -1: for ever.
+
+        As many as there are Ps stay.  An idle program with more wakes once for each of the others, and no more.
+        """
+        many = len(self.idle_ms) - len(self.allp)
+        if many <= 0 or m.thread is None or m.live() or self.closing:
+            return -1
+        return IDLE if many <= 64 else 0
+
+    def retire(self, m: Machine) -> bool:
+        """May m, which has been idle for long, end?  Then nobody can find it any more.  Else it goes on as woken."""
+        with self.lock:
+            if m not in self.idle_ms or m.live() or m.ready or m.mail or m.throws or m.next is not None:
+                return False
+            if len(self.idle_ms) <= len(self.allp):
+                return False
+            if any(p.keeper is m and p.m is None and p.timers.next() != INFINITY for p in self.allp):
+                return False
+            del self.idle_ms[m]
+            self.ms.remove(m)
+            return True
 
     def detach(self, m: Machine) -> None:
         """A machine ends."""
@@ -450,8 +526,11 @@ class Scheduler:
             if p is not None:
                 m.last = None
                 p.keeper = None
-                self._leave(m, p)
+                self.leave(m, p)
+            self.away.pop(m, None)
             last = not self.ms
+            if self.reports and not last:
+                self.ms[0].nudge()
         if last:
             self._all_ended()
 
@@ -494,6 +573,7 @@ class Scheduler:
                 return
             assert m.p is not None
             m.p.lrq.append(Goroutine(report, (exc, label), {}, None, None, 0))
+
 
 
 def default_procs() -> int:

@@ -59,6 +59,8 @@ def sleep(seconds: float) -> None:
     heap = p.timers
     w.wait = ticket = [w, None, BED, heap]  # type: ignore[attr-defined]
     heap.add(when, ticket, wake_sleeper)
+    if m.p is not p:  # sysmon took the P from us a moment ago: see handoff.py
+        m.sched.rescue_timers(p)
     m.parked += 1
     if queue:
         queue.popleft().switch()

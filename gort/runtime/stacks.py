@@ -35,7 +35,7 @@ def dump(sched: Any) -> str:
             if frame is None:
                 frame = running.get(m.ident)
             what = f"waiting: {reason}" if reason else "runnable" if suspended else "running"
-            out.append((g is not sched.main, g.id, f"{_head(g, what, m)}\n{_frames(frame)}"))
+            out.append((g is not sched.main, g.id, f"{_head(g, what, m)}\n{frames(frame)}"))
     for queue in [sched.grq, *(p.lrq for p in sched.allp)]:
         for g in queue.copy():  # not list(queue): without a GIL that may meet a change half-way
             out.append((True, g.id, f"{_head(g, 'runnable, not started', None)}\n"))
@@ -47,7 +47,7 @@ def _head(g: Any, what: str, m: Any) -> str:
     return f"goroutine {g.id} {g.name!r} [{what}]{where}, started at {g.started_at}:"
 
 
-def _frames(frame: FrameType | None) -> str:
+def frames(frame: FrameType | None) -> str:
     """The frames of one goroutine, oldest first, without those of gort itself."""
     summary = traceback.StackSummary.extract(
         (f, n) for f, n in traceback.walk_stack(frame) if not f.f_code.co_filename.startswith(_HERE)

@@ -34,6 +34,7 @@ def collect(sched: Any) -> dict[str, Any]:
             "parked": m.parked,
             "yielded": m.yielded,
             "scheduled": m.started + m.parked + m.yielded,
+            "apart": m.apart is not None,
             "goroutines": m.live(),
             "ready": len(m.ready),
             "idle_carriers": len(m.free),
@@ -47,7 +48,7 @@ def collect(sched: Any) -> dict[str, Any]:
         "idle_procs": len(sched.idle),
         "goroutines": count(sched),
         "threads": len(ms),
-        "idle_threads": len(sched.idle_ms),
+        "idle_threads": len(sched.idle_ms) + len(sched.apart_asleep),
         "spare_threads": len(sched.spares.all),
         "blocking_calls": sched.spares.busy(),
         "spinning": sched.spinning,
@@ -57,6 +58,9 @@ def collect(sched: Any) -> dict[str, Any]:
         "parked": sum(m["parked"] for m in ms),
         "stolen": sum(p["stolen"] for p in ps),
         "handed_off": sum(p["handed_off"] for p in ps),
+        "started_apart": sched.started_apart,
+        "stuck": sched.stuck,
+        "stranded": sched.stranded,
         "sysmon_looks": sched.sysmon.looks,
         "ps": ps,
         "ms": ms,
@@ -74,5 +78,5 @@ def trace_line(sched: Any) -> str:
     return (
         f"SCHED {(monotonic() - sched.started_at) * 1000:.0f}ms: gomaxprocs={len(sched.allp)} "
         f"idleprocs={len(sched.idle)} threads={len(sched.ms)} spinningthreads={sched.spinning} "
-        f"idlethreads={len(sched.idle_ms)} goroutines={count(sched)} runqueue={len(sched.grq)} [{queues}]"
+        f"idlethreads={len(sched.idle_ms) + len(sched.apart_asleep)} goroutines={count(sched)} runqueue={len(sched.grq)} [{queues}]"
     )

@@ -11,6 +11,9 @@ machine.  Without a GIL, always.  With one, a second machine that runs Python on
 then only if the work's machine does not get on: either the GIL was free when sysmon woke (then that machine sits in C
 code that has dropped it, and a second one costs nothing), or nothing has moved there for two slices.
 
+A machine whose tick stands still is stuck: blocked in a call, or computing.  What then happens to its P, and how the
+two are told apart, is in handoff.py.
+
 The clock.  It sleeps 20 us, doubling to 10 ms while nothing happens, shorter if a busy P's timer is due before.
 With a GIL each wake-up makes the running thread drop it (5 ms, sys.setswitchinterval), so there it begins at 1 ms.
 When every P is idle for a few looks it sleeps for good; the first machine that takes a P wakes it (`busy`).  Only if it
@@ -25,7 +28,7 @@ import threading
 from time import monotonic
 from typing import Any
 
-from . import deadlock, overdue
+from . import deadlock, handoff, overdue
 from .goroutine import FREE_THREADED
 from .machine import SLICE
 from .stats import trace_line
@@ -33,6 +36,7 @@ from .timers import INFINITY
 
 SHORTEST = 20e-6 if FREE_THREADED else 1e-3
 LONGEST = 10e-3
+AWAY = 40e-3  # while every P is idle, and some machines are in calls
 IDLE_LOOKS = 4
 RAREST = 10.0
 KICKABLE = 200e-6  # without a GIL, `go` cuts a sleep longer than this short while there are idle Ps
@@ -49,7 +53,12 @@ class Sysmon:
         self.deep = False  # it sleeps for good
         self.over = False
         self.looks = 0
+        self.apart_seen = 0
+        self.outside_next = 0.0
+        self.outside_last = False
+        self.apart_now = False  # at the last look a goroutine was running apart
         self.grq_seen = 0  # at how many looks in a row there was work on the GRQ
+        self.stuck_places: set[Any] | None = None  # where calls were stuck, if they are to be reported
         self.trace = 0.0  # seconds between two lines of schedtrace (0: none)
         self.next_trace = 0.0
 
@@ -109,7 +118,13 @@ class Sysmon:
             if self.trace and now >= self.next_trace:
                 self.next_trace = now + self.trace
                 sys.stderr.write(trace_line(sched) + "\n")
+            outside = self.look_outside(now)
             if len(sched.idle) == len(sched.allp):
+                if outside:
+                    # Nobody waits for us, but these calls want to be counted, and what comes back from them to be seen.
+                    idle = 0
+                    delay = min(max(delay * 2, LONGEST), AWAY)
+                    continue
                 idle += 1
                 delay = LONGEST
                 if idle == 2 or (self.trace and not idle % 100):
@@ -152,6 +167,7 @@ class Sysmon:
             m = p.m
             if m is None or m.p is not p:
                 continue
+            m.watch.look(m, now)
             tick = m.started + m.parked
             if not m.probed:
                 m.seen = (now, tick)
@@ -170,6 +186,14 @@ class Sysmon:
                     m.stuck = True
                 if tick != old:
                     still = 0.0
+            prompt = FREE_THREADED or gil_free
+            blocked = m.watch.blocked(now, prompt)
+            if blocked or still >= handoff.OCCUPIED:
+                happened |= self.look_at_stuck(m, p, now, blocked)
+                if m.p is not p:
+                    continue
+            elif still and prompt and m.watch.lazy:
+                happened = True  # it seems to have begun to block: look again soon
             if p.lrq and sched.idle:
                 if sched.ripe(p, now) and (FREE_THREADED or (gil_free and m.probed) or m.stuck or still >= 2 * SLICE):
                     happened |= sched.wake_for_work(force=True)
@@ -182,3 +206,70 @@ class Sysmon:
         else:
             self.grq_seen = 0
         return happened
+
+    def look_at_stuck(self, m: Any, p: Any, now: float, blocked: float) -> bool:
+        """This machine does not get on: take its P if that helps; True if so (or if it may help at the next look)."""
+        sched = self.sched
+        watch = m.watch
+        if blocked >= handoff.LEARN:
+            self.learn(m)
+        if watch.still(now) >= handoff.LIMIT and not watch.counted:
+            handoff.report_stuck(sched, m, now, bool(blocked))
+        if blocked:
+            # A P that nobody wants stays for a slice, for most calls are short.
+            if blocked >= SLICE or handoff.wanted(sched, p, now, True):
+                return handoff.take(sched, m, p)
+            return True
+        if handoff.wanted(sched, p, now, False) and sum(not other.asleep for other in list(sched.away)) < len(sched.allp):
+            return handoff.take(sched, m, p)
+        return False
+
+    def learn(self, m: Any) -> None:
+        """The goroutine that runs there has blocked: its function is started apart next time."""
+        if m.watch.learnt:
+            return
+        m.watch.learnt = True
+        for carrier in list(m.carriers):
+            g = carrier.g
+            if g is not None and carrier.runs():
+                if g is not self.sched.main:
+                    handoff.learn(self.sched, g)
+                return
+
+    def look_outside(self, now: float) -> bool:
+        """Look at the machines that have no P and do not sleep; are there any?"""
+        sched = self.sched
+        if not sched.away and sched.started_apart == self.apart_seen and not self.apart_now:
+            return False
+        if now < self.outside_next:
+            return self.outside_last
+        self.apart_seen = sched.started_apart
+        self.apart_now = False
+        found = False
+        for m in list(sched.ms):
+            if m.p is not None or m.asleep or m.next is not None:
+                continue
+            if m.apart is None and m not in sched.away:
+                continue
+            found = True
+            watch = m.watch
+            watch.look(m, now)
+            if m.apart is not None:
+                self.apart_now = True
+                if now - watch.cpu_at >= handoff.STILL:
+                    m.blocked = True
+                continue
+            blocked = watch.blocked(now, False)
+            if blocked >= handoff.LEARN:
+                self.learn(m)
+            if watch.still(now) >= handoff.LIMIT and not watch.counted:
+                handoff.report_stuck(sched, m, now, bool(blocked))
+            if not blocked and now - m.seen[0] >= 2 * SLICE:
+                # It is back, or computes: at its next runtime call it is to queue for a P.  Not asked all the time,
+                # for it may make none, and the others would pay (overdue.py).
+                m.seen = (now, 0)
+                (overdue.clear if m.late else overdue.mark)(m)
+        self.outside_last = found
+        # Reading ten thousand clocks takes a while: at most a tenth of our time, and of the GIL's.
+        self.outside_next = now + 10 * (monotonic() - now)
+        return found

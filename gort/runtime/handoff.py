@@ -1,0 +1,231 @@
+"""Hand-off: what happens to a P, and to goroutines, when a call blocks or occupies a machine.
+
+The idea.  A goroutine may make a call that gort cannot see: `time.sleep`, a driver written in C, `fcntl.flock`, a
+computation without end.  It holds its machine.  Three things keep the others going:
+
+1. Sysmon sees that the machine's tick (what it has started, parked and given way) stands still, and by the thread's
+   CPU clock whether it is *blocked* (not a nanosecond of CPU) or *computing*.  It takes the P away and gives it to
+   another machine: fresh goroutines, timers and other machines' goroutines go on.  The goroutines that have already
+   run on the stuck machine are *stranded* until the call returns; a greenlet cannot change its thread.
+2. The function that blocked is remembered (`Scheduler.known`).  Next time it is started *apart*: on a spare machine that has no
+   other goroutine, so that nobody is stranded by it.  A machine that runs a goroutine apart needs no P, as if it were
+   in a system call all the time.  A function that ran apart three times without being seen blocked is forgotten.
+3. Each such call over LIMIT is counted (`stats`), and with GORT_DEBUG=stuck reported, once for each place.
+
+Blocked or waiting for the GIL?  Both stand still.  But a thread that waits for the GIL wakes every 5 ms to ask for it,
+which shows on its CPU clock, and sysmon needs the GIL itself: if it got it at once, nobody waits for it.  So a machine
+is called blocked when its clock stands still over a look for which sysmon had not to wait, or over 12 ms.
+
+The orders of events that could break it.
+- The machine returns at the very moment its P is taken.  `take` works under the scheduler's lock and only if the
+  hub has not run since sysmon put it at the head of the machine's ready queue; so whatever the machine does next that
+  is not the same goroutine begins with the hub, which finds that it has no P and queues for one.
+- It was inside `go`, or in its hub with a batch for the LRQ, and appends to the LRQ of a P that is idle by now.  It
+  then looks whether the P is still its own (`Scheduler.rescue`); we store m.p = None and then look at the LRQ by an
+  operation of the same deque.  One of the two sees the other.
+- It adds a timer to the heap of such a P: likewise, by the heap's lock (`sleep`, `Scheduler.plan`).
+
+Bounds.  Blocked machines cost nothing but their threads (GORT_MAXTHREADS); computing ones compete for the CPU, so at
+most as many as there are Ps compute without one (`OCCUPIED`).
+
+Refused: a system call of our own to ask the kernel where a thread is (/proc is slow and Linux only); a time stamp in
+each runtime call; moving every goroutine of a module that has blocked (too blunt).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .stacks import frames
+
+LIMIT = 0.1  # seconds after which a stuck call is counted and reported
+BRIEF = 0.8e-3  # seconds: longer than the system keeps a thread from a CPU, mostly, and than a look for work sleeps
+LEARN = 8e-3  # seconds blocked after which a function is started apart next time
+STILL = 12e-3  # seconds: longer than a waiter for the GIL sleeps
+OCCUPIED = 25e-3  # seconds of computing without a runtime call after which the P is taken, if somebody needs it
+STRIKES = 3
+MOST = 1024  # functions remembered
+
+# Not empty once any runtime has remembered a function: what a start of a goroutine asks first (12 ns).
+ANY: list[bool] = []
+
+
+def key_of(fn: Callable[..., Any]) -> Any:
+    """What a function is remembered by: its code, so that closures made again are the same."""
+    fn = getattr(fn, "func", fn)  # functools.partial
+    fn = getattr(fn, "__func__", fn)  # a method
+    return getattr(fn, "__code__", None) or type(fn)
+
+
+def blocks(sched: Any, g: Any) -> bool:
+    """Has this goroutine's function blocked its machine before?"""
+    try:
+        return key_of(g.fn) in sched.known
+    except Exception:  # a callable that answers questions with errors
+        return False
+
+
+def learn(sched: Any, g: Any) -> None:
+    """This goroutine's function has blocked its machine."""
+    try:
+        key = key_of(g.fn)
+        if len(sched.known) >= MOST and key not in sched.known:
+            sched.known.pop(next(iter(sched.known)), None)
+        sched.known[key] = 0
+        ANY[:] = [True]
+    except Exception:
+        pass
+
+
+def ran_apart(sched: Any, key: Any, blocked: bool) -> None:
+    """A goroutine of this function has ended on a machine of its own."""
+    known = sched.known
+    strikes = 0 if blocked else known.get(key, 0) + 1
+    if strikes >= STRIKES:
+        known.pop(key, None)
+    elif key in known:
+        known[key] = strikes
+
+
+class Clock:
+    """The CPU clock of a thread, made by that thread itself; after the thread's end it stands still."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, ident: int) -> None:
+        try:
+            self.number: int | None = time.pthread_getcpuclockid(ident)
+        except (AttributeError, OSError):  # no such clocks here (macOS): see `Watch.look`
+            self.number = None
+
+    def read(self) -> int:
+        """Nanoseconds of CPU time; -1 where that cannot be told."""
+        if self.number is None:
+            return -1
+        try:
+            return time.clock_gettime_ns(self.number)
+        except OSError:
+            return -1
+
+
+class Watch:
+    """What sysmon knows about one machine."""
+
+    __slots__ = ("at", "counted", "cpu", "cpu_at", "lazy", "learnt", "tick", "tick_at")
+
+    def __init__(self) -> None:
+        self.tick = -1
+        self.tick_at = 0.0  # when the tick was first seen as it is
+        self.cpu = -1
+        self.cpu_at = 0.0  # when tick or CPU clock were first seen as they are
+        self.at = 0.0  # when the last look was
+        self.lazy = False  # it used little CPU between the last two looks
+        self.counted = False  # this call is in the statistics already
+        self.learnt = False  # and its function is known to block
+
+    def look(self, m: Any, now: float) -> None:
+        tick = m.started + m.parked + m.yielded
+        cpu = m.clock.read() if m.clock is not None else -1
+        self.lazy = cpu - self.cpu < (now - self.at) * 0.5e9
+        self.at = now
+        if tick != self.tick:
+            self.tick = tick
+            self.tick_at = self.cpu_at = now
+            self.cpu = cpu
+            self.counted = self.learnt = False
+        elif cpu != self.cpu:
+            self.cpu = cpu
+            self.cpu_at = now
+
+    def blocked(self, now: float, gil_free: bool) -> float:
+        """For how long it has been blocked, as far as one can tell; 0: it is not."""
+        long = now - self.cpu_at
+        if self.cpu < 0 and long < OCCUPIED:
+            return 0.0  # no clock: take what stands still for long as blocked
+        return long if long >= (BRIEF if gil_free else STILL) else 0.0
+
+    def still(self, now: float) -> float:
+        """How long its tick has stood still."""
+        return now - self.tick_at
+
+
+def take(sched: Any, m: Any, p: Any) -> bool:
+    """Take the P from a stuck machine, for another one or to leave it idle.  By sysmon."""
+    with sched.lock:
+        if p.m is not m or m.p is not p or not m.probed or m.started + m.parked + m.yielded != m.watch.tick:
+            return False
+        m.p = None
+        m.last = p
+        p.handed_off += 1
+        p.keeper = None
+        sched.leave(m, p)
+        sched.away[m] = None
+    return True
+
+
+def wanted(sched: Any, p: Any, now: float, blocked: bool) -> bool:
+    """Does anything wait for this P?  (Fresh work at a machine that computes is stolen instead, if a P is idle.)"""
+    if sched.waiting_for_p or p.timers.peek() <= now:
+        return True
+    return bool(p.lrq or sched.grq) and (blocked or not sched.idle)
+
+
+def start_apart(sched: Any, g: Any) -> bool:
+    """Start a goroutine on a machine without others.  False if there is none to be had: then it runs where it is."""
+    with sched.lock:
+        m = None
+        for n, other in enumerate(reversed(sched.idle_ms)):
+            if n == 16:
+                break
+            if other.thread is not None and not other.live():
+                m = other
+                break
+        fresh = m is None
+        if fresh:
+            if sched.closing or not sched.room_for_thread():
+                return False
+            m = sched.new_machine()
+        m.solo = g
+        m.apart = key_of(g.fn)
+        m.blocked = False
+        sched.idle_ms.pop(m, None)
+        sched.started_apart += 1
+        sched.sysmon.busy()
+        if not fresh:
+            m.wake()
+        elif not sched.start_thread(m):
+            m.solo = m.apart = None
+            return False
+    return True
+
+
+def report_stuck(sched: Any, m: Any, now: float, blocked: bool) -> None:
+    """Count a call that is stuck for LIMIT; say so once for each place, if GORT_DEBUG asks for it."""
+    m.watch.counted = True
+    stranded = max(0, m.live() - 1)
+    sched.stuck += 1
+    sched.stranded += stranded
+    places = sched.sysmon.stuck_places
+    frame = sys._current_frames().get(m.ident)
+    if places is None or frame is None:
+        return
+    place = (frame.f_code, frame.f_lineno)
+    if place in places:
+        return
+    places.add(place)
+    g = next((c.g for c in list(m.carriers) if c.g is not None and c.runs()), None)
+    what = "blocked in a call" if blocked else "computing without a runtime call"
+    remedy = (
+        "run it by gort.blocking(fn, ...), or use the module of gort.green that stands for it"
+        if blocked
+        else "call gort.gosched() in the loop now and then, or give the work to a process pool by gort.wait"
+    )
+    sys.stderr.write(
+        f"gort: {g.describe() if g is not None else 'a goroutine'} has been {what} for {now - m.watch.tick_at:.3f} s "
+        f"on M {m.id}; {stranded} other goroutines of this thread wait for it.  To avoid that, {remedy}.\n"
+        + frames(frame)
+    )
+    sys.stderr.flush()
