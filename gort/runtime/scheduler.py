@@ -36,7 +36,7 @@ from .machine import Machine
 from .processor import Processor
 from .report import report
 from .sysmon import Sysmon
-from .timers import deadline, expire
+from .timers import INFINITY, deadline, expire
 
 # Fresh work is stolen only when it has waited so long (seconds).  A machine starts a goroutine within a few
 # microseconds if it is free to; 50 us says it is not.  With a GIL a second machine hardly helps, so be slower.
