@@ -32,6 +32,18 @@ def _time_limit(request: pytest.FixtureRequest):
     faulthandler.cancel_dump_traceback_later()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _leave_nothing_running():
+    """A background runtime or event loop that one file has used could wake anybody: beside it nothing is a deadlock."""
+    yield
+    from gort.runtime import instance
+
+    if instance._background is not None:
+        instance._background.close()
+    if "gort.aio" in sys.modules:
+        sys.modules["gort.aio"]._close()
+
+
 @pytest.fixture(params=[1, 2, 8], ids=["procs1", "procs2", "procs8"])
 def procs(request: pytest.FixtureRequest) -> int:
     """The numbers of Ps that every behaviour is tested with."""
