@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import context, futures, signal
+from . import context, futures
+from . import signal as signal  # not in __all__: "from gort import *" must not hide the standard one
 from ._version import VERSION
 from .cancel import shield, timeout
 from .chan import Chan
@@ -106,7 +107,6 @@ __all__ = [
     "select",
     "send",
     "shield",
-    "signal",
     "sleep",
     "stacks",
     "stats",
