@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import context, futures
 from . import signal as signal  # not in __all__: "from gort import *" must not hide the standard one
-from ._version import VERSION
+from ._version import VERSION as __version__
 from .cancel import shield, timeout
 from .chan import Chan
 from .errors import (
@@ -57,8 +57,6 @@ from .timer import Ticker, Timer, after, after_func
 
 if TYPE_CHECKING:
     from . import aio
-
-__version__ = VERSION
 
 __all__ = [
     "Barrier",

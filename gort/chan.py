@@ -332,7 +332,10 @@ class Chan(Generic[T]):
             w = waiter()  # raises a pending cancellation, so not under the latch, and not before it has to wait
 
     def recv_ok(self, timeout: float | None = None) -> tuple[T | None, bool]:
-        """Receive: (value, True), or (None, False) when the channel is closed and empty.  Go: v, ok := <-ch."""
+        """Receive: (value, True), or (None, False) when the channel is closed and empty.
+
+        timeout is in seconds, None: for ever, 0: do not wait.  Raises TimeoutError.  Go: v, ok := <-ch.
+        """
         try:
             return self.recv(timeout), True
         except ChannelClosed:

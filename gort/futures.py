@@ -51,7 +51,7 @@ from .runtime.timers import check_seconds
 from .runtime.wait import Ticket, give_way, park, ready, waiter
 from .sync.ending import on_end
 
-__all__ = ["ALL", "ANY", "FIRST_EXCEPTION", "Executor", "Future", "Waited", "wait"]
+__all__ = ["ALL", "ANY", "Executor", "FIRST_EXCEPTION", "Future", "Waited", "wait"]
 
 T = TypeVar("T")
 

@@ -134,8 +134,9 @@ class Group(Place):
         return self._map(fn, iter(iterable), _getframe(1))
 
     def cancel(self) -> None:
-        """Cancel all goroutines of the group, and the body if the block is still in it.  That is no error: the block
-        ends normally.  From anywhere; does not wait.
+        """Cancel all goroutines of the group, and the body if the block is still in it.
+
+        That is no error: the block ends normally.  From anywhere; does not wait.
         """
         latch = self._hold()
         victims = self._cancel_locked()

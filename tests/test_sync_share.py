@@ -6,7 +6,6 @@ Nothing here sleeps to let something happen: `settle` waits until a goroutine wa
 from __future__ import annotations
 
 import gc
-import inspect
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 import gort
-from gort import Chan, go, gosched, run, sync
+from gort import Chan, go, gosched, run
 from gort.sync import Event, Pool, SingleFlight, SyncError, local
 from greenlet import greenlet
 
@@ -371,39 +370,3 @@ def test_local_subclass(procs: int) -> None:
         own.__dict__ = {}
     with pytest.raises(AttributeError):
         del own.__dict__
-
-
-# -- what it says about itself --------------------------------------------------------------------------------------
-
-
-def public() -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name in sync.__all__:
-        thing = getattr(sync, name)
-        found.append((name, thing))
-        if inspect.isclass(thing) and not issubclass(thing, BaseException):
-            for attribute, value in vars(thing).items():
-                plain = not inspect.isdatadescriptor(value)  # no slot
-                if not attribute.startswith("_") and (plain or isinstance(value, property)):
-                    found.append((f"{name}.{attribute}", value))
-    return found
-
-
-@pytest.mark.parametrize("name,thing", public(), ids=[name for name, _ in public()])
-def test_docstrings(name: str, thing: Any) -> None:
-    """Broken: a public name has no docstring, or one that does not open with one sentence on one line."""
-    doc = inspect.getdoc(thing)
-    assert doc, f"{name} has no docstring"
-    first = doc.splitlines()[0]
-    assert first.rstrip().endswith((".", ":", "?")) or "  Go:" in first, f"{name}: {first}"
-
-
-def test_waits_take_a_timeout() -> None:
-    """Broken: there is a wait that cannot be limited."""
-    waits = ["Mutex.lock", "RWMutex.lock", "RWMutex.rlock", "RWMutex.read", "RWMutex.write", "WaitGroup.wait"]
-    waits += ["Cond.wait", "Cond.wait_for", "Once.do", "Semaphore.acquire", "Event.wait", "Barrier.wait"]
-    waits += ["SingleFlight.do"]
-    for name in waits:
-        owner, method = name.split(".")
-        parameters = inspect.signature(getattr(getattr(sync, owner), method)).parameters
-        assert parameters["timeout"].default is None, name

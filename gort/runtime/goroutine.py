@@ -195,7 +195,10 @@ class Goroutine(Generic[T]):
         return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for its end; return the exception it ended with, or None.  Raises TimeoutError as `join` does."""
+        """Wait for its end; return the exception it ended with, or None.
+
+        timeout is in seconds, None: for ever.  Raises TimeoutError when it is over first.
+        """
         if self._value is PENDING:
             self._join(timeout)
         if self._value is not FAILED:
@@ -251,6 +254,7 @@ class Goroutine(Generic[T]):
         wait.park(w, ticket, timeout, "join")
 
     def withdraw(self, ticket: wait.Ticket) -> bool:
+        """Take back a joiner's ticket that nobody has claimed yet; was it so?  For the runtime (wait.py)."""
         with _joins:
             if ticket[0] is None:
                 return False
@@ -261,6 +265,7 @@ class Goroutine(Generic[T]):
             return True
 
     def reason(self, ticket: wait.Ticket) -> str:
+        """What a joiner waits for, for people.  For the runtime (wait.py)."""
         return f"join of goroutine {self.id}"
 
     def _asked(self) -> None:
