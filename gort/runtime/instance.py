@@ -249,6 +249,26 @@ def launch(g: Goroutine[Any], sched: Scheduler | None = None) -> None:
         sched.sysmon.kick()
 
 
+def launch_first(g: Goroutine[Any]) -> None:
+    """`launch`, and let g run at once, here, until it waits for the first time; then the caller goes on.
+
+    For fresh work that shall not wait long enough to be stolen (with a GIL another machine would only get in the way).
+    If other fresh work is waiting already it is a plain `launch`.
+    """
+    w: Any = getcurrent()
+    m = getattr(w, "m", None)
+    p = m.p if m is not None and hasattr(w, "carries") else None
+    if p is None or m.starter is not None or p.lrq:
+        launch(g)
+        return
+    p.lrq.append(g)
+    # As if the LRQ's turn had come (see carrier.py), and we were next.
+    m.starter = starter = m.free.pop() if m.free else m.maker
+    m.yielded += 1
+    w.ready.appendleft(w)
+    starter.switch()
+
+
 def _start(sched: Scheduler | None, fn: Any, args: Any, kw: Any, frame: FrameType) -> Goroutine[Any]:
     """`go` by the long way: for a given scheduler, from a plain thread, or inside a greenlet of the program's own."""
     g: Goroutine[Any] = Goroutine(fn, args, kw, copy_context(), frame.f_code, frame.f_lasti)

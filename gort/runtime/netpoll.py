@@ -59,7 +59,7 @@ class Direction:
     `deadline` are read and changed under `latch`.
     """
 
-    __slots__ = ("alarm", "carrier", "deadline", "edge", "first", "latch", "name", "others", "owner")
+    __slots__ = ("alarm", "carrier", "deadline", "edge", "first", "hup", "latch", "name", "others", "owner")
 
     external = True  # what waits here may be woken from outside the program: see deadlock.py
 
@@ -67,6 +67,7 @@ class Direction:
         self.owner = owner
         self.name = name
         self.edge = False  # an event came while nobody waited
+        self.hup = False  # the peer has ended its side, or something else is not as usual: see net/conn.py
         self.first: Ticket | None = None
         self.others: list[Ticket] | None = None
         self.latch: list[None] = [None]
@@ -192,6 +193,12 @@ def _ring(entry: list[Any]) -> None:
         side.arm(entry[1])
 
 
+def take_error(ticket: Ticket) -> BaseException:
+    """The error in a ticket.  It is taken out, for a frame that keeps its own exception is a cycle for the collector."""
+    ticket[1], error = None, ticket[1]
+    return error
+
+
 class Descriptor:
     """An open file descriptor that goroutines can wait for: a socket, pipe, terminal, eventfd, whatever the system polls.
 
@@ -216,7 +223,7 @@ class Descriptor:
     with the system before the first wait.
     """
 
-    __slots__ = ("__weakref__", "closed", "fd", "hup", "pollers", "read", "write")
+    __slots__ = ("__weakref__", "closed", "fd", "pollers", "read", "write")
 
     def __init__(self, fd: Any) -> None:
         if not isinstance(fd, int):
@@ -230,7 +237,6 @@ class Descriptor:
             raise ValueError(f"fd must be the number of an open file descriptor, not {fd}: is it closed already?")
         self.fd: int = fd
         self.closed = False
-        self.hup = False  # the peer has ended its side, or something else is not as usual: see net/conn.py
         self.pollers: list[Poller] = []
         self.read = Direction(self, "read")
         self.write = Direction(self, "write")
@@ -304,9 +310,9 @@ class Descriptor:
         side.latch.append(None)
         if side.deadline is not None:
             side.arm(m.sched)
-        error = park(w, ticket, timeout, side.name)
-        if error is not None:
-            raise error
+        park(w, ticket, timeout, side.name)
+        if ticket[1] is not None:
+            raise take_error(ticket)
 
     def _wait_thread(self, side: Direction, timeout: float | None) -> None:
         """A plain thread waits by itself, beside a bell with which others can end its wait."""
@@ -336,7 +342,7 @@ class Descriptor:
             finally:
                 bell.close()
             if ticket[1] is not None:
-                raise ticket[1]
+                raise take_error(ticket)
             if came:
                 return
             if monotonic() >= limit:

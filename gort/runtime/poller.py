@@ -95,7 +95,7 @@ class Poller:
         for fd in self.bells:
             self._drain(fd)
         for descriptor in list(self.descriptors.values()):
-            descriptor.hup = True  # nothing is known about it any more
+            descriptor.read.hup = True  # nothing is known about it any more
             descriptor.read.fire()
             descriptor.write.fire()
 
@@ -182,9 +182,9 @@ class EpollPoller(Poller):
                 self._drain(fd)  # a bell, or our own wake-up, or one that was closed just now
                 continue
             if bits & readable:
-                if bits & special:
-                    descriptor.hup = True
                 side = descriptor.read
+                if bits & special:
+                    side.hup = True
                 latch = side.latch
                 try:
                     latch.pop()
@@ -266,7 +266,7 @@ class KqueuePoller(Poller):
                 self._drain(event.ident)
                 continue
             if event.flags & (select.KQ_EV_EOF | select.KQ_EV_ERROR):  # type: ignore[attr-defined]
-                descriptor.hup = True
+                descriptor.read.hup = True
             if event.filter == select.KQ_FILTER_READ:  # type: ignore[attr-defined]
                 descriptor.read.fire()
             else:

@@ -1,0 +1,165 @@
+"""serve: a goroutine for each connection.
+
+The idea.  `serve` accepts, and starts ``handler(conn)`` as a goroutine of its own; when the handler returns or fails,
+its connection is closed.  The Listener is the handle: to close it is the graceful stop.  `serve` then waits for the
+handlers that still run, as long as `grace` says, cancels the rest, waits for their clean-up, and returns.  If `serve`
+itself is interrupted (cancelled, Ctrl-C, a time limit around it) it cancels them at once.  Either way nothing is left:
+no goroutine, no connection, no listener.
+
+A handler's exception is a goroutine's that nobody asked for: reported once through gort.excepthook, and the server
+goes on.  Not reported is what says that its own peer has gone (ConnectionError from this very connection).
+
+Where handlers run.  A handler is a fresh goroutine: without a GIL a machine with nothing to do may steal it, and then
+it stays there.  With a GIL a second machine would only get in the way, so the accepting machine starts each handler
+itself, before it accepts the next.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+from ..cancel import shield
+from ..errors import GortError
+from ..runtime.goroutine import FREE_THREADED, Goroutine
+from ..runtime.instance import NO_KW, launch, launch_first
+from ..runtime.timers import check_seconds
+from ..runtime.wait import gosched, on_goroutine
+from ..sync import Semaphore, WaitGroup
+from .conn import Conn
+from .errors import ConnClosed
+from .listener import Listener, listen
+from .tls import TLSConn
+
+BATCH = 16  # connections accepted in a row before others get their turn
+HANDSHAKE = 30.0  # seconds that a TLS client has for its handshake
+
+
+def serve(
+    address: Any,
+    handler: Callable[[Conn], Any],
+    *,
+    limit: int | None = None,
+    grace: float | None = None,
+    tls: Any = None,
+) -> None:
+    """Run ``handler(conn)`` in a goroutine for each connection that comes to an address, until the listener is closed.
+
+    address is a Listener, or whatever `listen` takes (then with tls=).  limit is how many connections may be open at a
+    time; more wait in the system's queue.  When the listener is closed, the handlers may go on for grace seconds
+    (None: as long as they want, 0: not at all), then they are cancelled; `serve` returns when all have ended.  Raises
+    what `listen` raises.  Only inside a goroutine.  Go: http.Serve and its kin.
+    """
+    if not callable(handler):
+        raise TypeError(f"handler must be a function of one argument, the connection, not {type(handler).__name__}")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise ValueError(f"limit must be a number of connections, 1 or more, not {limit!r}")
+    if grace is not None:
+        grace = check_seconds(grace, "grace")
+    if not on_goroutine():
+        raise GortError("serve works only inside a goroutine: gort.run(serve, address, handler)")
+    if isinstance(address, Listener):
+        if tls is not None:
+            raise ValueError("tls= belongs to listen(), where this Listener was made")
+        listener = address
+    else:
+        listener = listen(address, tls=tls)
+    _Server(listener, handler, limit).run(grace)
+
+
+class _Server:
+    """One `serve` that is going on."""
+
+    def __init__(self, listener: Listener, handler: Callable[[Conn], Any], limit: int | None) -> None:
+        self.listener = listener
+        self.handler = handler
+        self.room = Semaphore(limit) if limit is not None else None
+        self.open = WaitGroup()
+        self.lock = threading.Lock()
+        self.live: dict[Conn, Goroutine[Any]] = {}
+        self.over = False  # handlers that have not begun shall not
+
+    def run(self, grace: float | None) -> None:
+        try:
+            self._accept()
+            self.open.wait(grace)
+        except TimeoutError:  # of `grace`: the listener has none of its own
+            self._end()
+        except BaseException:
+            self._end()
+            raise
+
+    def _accept(self) -> None:
+        listener = self.listener
+        room = self.room
+        try:
+            while True:
+                for _ in range(BATCH):  # in a row, without letting others run
+                    if room is not None:
+                        room.acquire()
+                    try:
+                        conn = listener.accept()
+                    except BaseException:
+                        if room is not None:
+                            room.release()
+                        raise
+                    self._start(conn)
+                gosched()
+        except ConnClosed:
+            pass
+        finally:
+            listener.close()
+
+    def _start(self, conn: Conn) -> None:
+        # From here on the connection is its handler's, or `_end`'s if that is dropped before it begins.
+        code = _Server._start.__code__
+        g: Goroutine[Any] = Goroutine(self._handle, (conn,), NO_KW, copy_context() or None, code, 0)
+        self.open.add(1)
+        self.live[conn] = g
+        if FREE_THREADED:
+            launch(g)
+        else:
+            launch_first(g)
+
+    def _handle(self, conn: Conn) -> None:
+        try:
+            if self.over:
+                return
+            if type(conn) is TLSConn:
+                try:
+                    conn.handshake(HANDSHAKE)
+                except (OSError, TimeoutError):
+                    return  # a client that does not speak TLS, or does not trust us: nothing of ours
+            self.handler(conn)
+        except ConnectionError as exc:
+            if getattr(exc, "conn", None) is not conn:
+                raise
+        except ssl.SSLError as exc:
+            if getattr(exc, "conn", None) is not conn:
+                raise
+        finally:
+            self._ended(conn)
+
+    def _ended(self, conn: Conn) -> None:
+        conn.close()
+        with self.lock:
+            self.live.pop(conn, None)
+        if self.room is not None:
+            self.room.release()
+        self.open.done()
+
+    def _end(self) -> None:
+        """Cancel the handlers, and wait until they have ended."""
+        self.over = True
+        with shield():
+            with self.lock:
+                rest = list(self.live.values())
+            for g in rest:
+                g.cancel()
+            for g in rest:
+                g.join()
+            for conn in list(self.live):  # handlers that were dropped before they began
+                self._ended(conn)

@@ -1,0 +1,207 @@
+"""TLS by the standard ssl module, on the same non-blocking socket.
+
+The idea.  An SSLSocket that does not block says by an exception whether it wants to read or to write; a TLSConn waits
+for that in the descriptor's direction and calls it again.  Everything else is Conn's.
+
+OpenSSL's connection object is no place for two threads at once, and a goroutine that reads may run on another machine
+than one that writes.  So every call to it is made under a lock; none of these calls blocks.
+
+A client verifies certificates and host names unless it is given a context that says otherwise.  The handshake is part
+of `dial`; on a server it is part of the first operation, or of `handshake`, so that a slow client holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+import threading
+from time import monotonic
+from typing import Any
+
+from ..runtime.blocking import blocking
+from ..runtime.timers import check_seconds, deadline
+from .conn import Conn, Data
+
+_default: ssl.SSLContext | None = None
+_WANTS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+def client_context(tls: Any) -> ssl.SSLContext:
+    """What `tls=` means to a client: True, or a context."""
+    global _default
+    if isinstance(tls, ssl.SSLContext):
+        return tls
+    if tls is not True:
+        raise TypeError(f"tls must be True (verify as browsers do) or an ssl.SSLContext, not {type(tls).__name__}")
+    if _default is None:
+        _default = blocking(ssl.create_default_context)  # reads the system's certificates
+    return _default
+
+
+def server_context(tls: Any) -> ssl.SSLContext:
+    """What `tls=` means to a server: a context, or the files of a certificate and its key."""
+    if isinstance(tls, ssl.SSLContext):
+        return tls
+    if isinstance(tls, (tuple, list)) and len(tls) == 2:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*tls)
+        return context
+    raise TypeError(f"tls must be an ssl.SSLContext or (certificate file, key file) for a server, not {tls!r}")
+
+
+class TLSConn(Conn):
+    """A connection over TLS: a Conn whose data are encrypted.  Go: tls.Conn."""
+
+    __slots__ = ("_done", "_ssl", "_ssl_lock")
+
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, server_side: bool = False, server_hostname: str | None = None
+    ) -> None:
+        sock.setblocking(False)
+        wrapped = context.wrap_socket(
+            sock, server_side=server_side, server_hostname=server_hostname, do_handshake_on_connect=False
+        )
+        self._ssl: ssl.SSLSocket = wrapped
+        self._ssl_lock = threading.Lock()
+        self._done = False
+        super().__init__(wrapped)
+        self._plain()
+
+    def _plain(self) -> None:
+        self._plain_read = self._plain_write = self._tcp = False
+
+    def handshake(self, timeout: float | None = None) -> None:
+        """Agree on keys with the peer, if that has not been done yet; every operation does so first.
+
+        timeout is in seconds, None: for ever.  Raises ssl.SSLError (an OSError; SSLCertVerificationError), TimeoutError,
+        and the system's errors.  Go: tls.Conn.Handshake.
+        """
+        if self._done:
+            return
+        until = None if timeout is None else deadline(check_seconds(timeout, "timeout"))
+        with self._turn_taken(timeout):
+            while not self._done:
+                try:
+                    with self._ssl_lock:
+                        self._ssl.do_handshake()
+                        self._done = True
+                except ssl.SSLWantReadError:
+                    self._wait(self._in, until, timeout)
+                except ssl.SSLWantWriteError:
+                    self._wait(self._d.write, until, timeout)
+                except OSError as exc:
+                    self._fail(exc)
+
+    def _some(self, n: int, until: float | None, timeout: float | None) -> bytes:
+        if not self._done:
+            self.handshake(None if until is None else max(0.0, until - monotonic()))
+        side = self._in
+        try:
+            while True:
+                self._d.check_deadline(side)
+                try:
+                    with self._ssl_lock:
+                        return self._ssl.recv(n)
+                except ssl.SSLWantReadError:
+                    self._wait(side, until, timeout)
+                except ssl.SSLWantWriteError:
+                    self._wait(self._d.write, until, timeout)
+        except ssl.SSLZeroReturnError:
+            return b""
+        except OSError as exc:
+            self._fail(exc)
+
+    def _write_slowly(self, buffers: list[Data], timeout: float | None) -> None:
+        if not self._done:
+            self.handshake(timeout)
+        super()._write_slowly(buffers, timeout)
+
+    def _try_write(self, views: list[memoryview]) -> int:
+        while True:
+            try:
+                with self._ssl_lock:
+                    return self._ssl.send(views[0])
+            except ssl.SSLWantWriteError:
+                raise BlockingIOError from None
+            except ssl.SSLWantReadError:
+                self._d.wait_read()
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None, timeout: float | None = None) -> int:
+        """`Conn.sendfile`; here the content is read, encrypted and written piece by piece."""
+        self._check_size(offset, "offset")
+        if count is not None:
+            self._check_size(count, "count")
+        return self._copy_file(file, offset, count, timeout)
+
+    def _shutdown(self, how: int) -> None:
+        if how == socket.SHUT_RD:
+            super()._shutdown(how)
+            return
+        try:
+            self._notify()
+        except OSError as exc:
+            self._fail(exc)
+
+    def _notify(self) -> None:
+        """Tell the peer, under the encryption, that nothing more will come."""
+        with self._ssl_lock:
+            sslobj = self._ssl._sslobj  # type: ignore[attr-defined]
+            if sslobj is not None and self._done:
+                try:
+                    sslobj.shutdown()
+                except _WANTS:
+                    pass  # told; the peer has not answered yet, and need not
+                except ssl.SSLError as exc:
+                    if exc.reason != "SHUTDOWN_WHILE_IN_INIT":
+                        raise OSError(errno.EPIPE, f"the TLS connection is broken: {exc}") from exc
+
+    def close(self) -> None:
+        """Tell the peer, and close the connection; who waits in it gets ConnClosed.  Twice does no harm."""
+        if not self._d.closed:
+            try:
+                self._notify()
+            except (OSError, ValueError):
+                pass
+        super().close()
+
+    @property
+    def tls(self) -> ssl.SSLSocket:
+        """The ssl module's view: version(), cipher(), getpeercert(), selected_alpn_protocol().  Go: ConnectionState."""
+        return self._ssl
+
+
+def start_tls(
+    conn: Conn,
+    tls: Any = True,
+    *,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    timeout: float | None = None,
+) -> TLSConn:
+    """Go on with an open connection over TLS (STARTTLS); return the new Conn, conn itself is used up.
+
+    tls is True (a client that verifies as browsers do) or an ssl.SSLContext.  server_hostname is the name that the
+    peer's certificate must have, timeout the seconds for the handshake.  Raises as TLSConn.handshake; the connection
+    is closed then.
+    """
+    context = server_context(tls) if server_side else client_context(tls)
+    if conn._buf:
+        raise ValueError(
+            f"{len(conn._buf)} bytes of {conn!r} have been read ahead and belong to the TLS connection: "
+            "read no further than the end of the protocol's answer before start_tls()"
+        )
+    sock = conn._sock
+    conn._plain_read = conn._plain_write = False
+    conn._d.close()
+    try:
+        secure = TLSConn(sock, context, server_side, server_hostname)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        secure.handshake(timeout)
+    except BaseException:
+        secure.close()
+        raise
+    return secure

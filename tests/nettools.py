@@ -1,0 +1,50 @@
+"""What the tests of the network share."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+import gort
+
+HOSTS = ["127.0.0.1", "::1"] if socket.has_dualstack_ipv6() else ["127.0.0.1"]
+
+
+def unused_port() -> int:
+    """A port of 127.0.0.1 at which nobody listens, for the moment."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def descriptors() -> dict[str, str]:
+    """The open descriptors of this process, and what they are."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            pass  # listdir's own
+    return found
+
+
+@pytest.fixture
+def left_nothing():
+    """No test may leave a descriptor or a thread behind (spare threads, which idle for a while, excepted)."""
+    gort.go(lambda: None).join()  # the background runtime and its threads are there before anybody counts
+    before = descriptors()
+    threads = set(threading.enumerate())
+    yield
+    end = time.monotonic() + 10
+    while True:
+        new = {name: what for name, what in descriptors().items() if before.get(name) != what}
+        alive = [t for t in threading.enumerate() if t not in threads and not t.name.startswith("gort-spare")]
+        if len(descriptors()) <= len(before) and not alive:
+            return
+        if time.monotonic() > end:
+            pytest.fail(f"left behind: descriptors {new}, threads {alive}")
+        time.sleep(0.01)
