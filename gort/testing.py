@@ -15,7 +15,6 @@ in that order too, and does not miss one that moves meanwhile.
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import ContextDecorator
 from types import TracebackType
@@ -101,18 +100,5 @@ class no_leaks(ContextDecorator):  # noqa: N801 - it is used like a function
 def _complaint(left: list[Goroutine[Any]], grace: float) -> str:
     many = f"{len(left)} goroutines were" if len(left) > 1 else "a goroutine was"
     end = "have them end, or join them" if len(left) > 1 else "have it end, or join it"
-    text = "\n".join(_describe(g) for g in left)
+    text = "\n".join(stacks.describe(g) for g in left)
     return f"{many} left behind, and still there after {grace:g} s: {end}, before the block ends\n\n{text}"
-
-
-def _describe(g: Goroutine[Any]) -> str:
-    """One goroutine as `gort.stacks` shows it."""
-    carrier = g.carrier
-    if carrier is None:
-        return f"{stacks._head(g, 'runnable, not started', None)}\n"
-    reason = carrier.wait_reason()
-    for w in (carrier.inner, carrier):
-        if w is not None and w.gr_frame is not None:
-            what = f"waiting: {reason}" if reason else "runnable"
-            return f"{stacks._head(g, what, carrier.m)}\n{stacks._frames(w.gr_frame)}"
-    return f"{stacks._head(g, 'running', carrier.m)}\n{stacks._frames(sys._current_frames().get(carrier.m.ident))}"

@@ -23,23 +23,32 @@ def dump(sched: Any) -> str:
     for m in list(sched.ms):
         for carrier in list(m.carriers):
             g = carrier.g
-            if g is None or g.done():
-                continue
-            reason = carrier.wait_reason()
-            frame = None
-            for w in (carrier.inner, carrier):
-                if w is not None and not w.dead and w.gr_frame is not None:
-                    frame = w.gr_frame
-                    break
-            suspended = frame is not None
-            if frame is None:
-                frame = running.get(m.ident)
-            what = f"waiting: {reason}" if reason else "runnable" if suspended else "running"
-            out.append((g is not sched.main, g.id, f"{_head(g, what, m)}\n{frames(frame)}"))
+            if g is not None and not g.done():
+                out.append((g is not sched.main, g.id, describe(g, running)))
     for queue in [sched.grq, *(p.lrq for p in sched.allp)]:
         for g in queue.copy():  # not list(queue): without a GIL that may meet a change half-way
-            out.append((True, g.id, f"{_head(g, 'runnable, not started', None)}\n"))
+            out.append((True, g.id, describe(g, running)))
     return "\n".join(text for _main, _id, text in sorted(out))
+
+
+def describe(g: Any, running: dict[int, FrameType] | None = None) -> str:
+    """One goroutine: state, what it waits for, where it was started, its stack.
+
+    running: what sys._current_frames() gave, for a caller that describes many.
+    """
+    carrier = g.carrier
+    if carrier is None:
+        return f"{_head(g, 'runnable, not started', None)}\n"
+    m = carrier.m
+    reason = carrier.wait_reason()
+    for w in (carrier.inner, carrier):
+        if w is not None and not w.dead and w.gr_frame is not None:
+            what = f"waiting: {reason}" if reason else "runnable"
+            return f"{_head(g, what, m)}\n{frames(w.gr_frame)}"
+    what = f"waiting: {reason}" if reason else "running"
+    if running is None:
+        running = sys._current_frames()
+    return f"{_head(g, what, m)}\n{frames(running.get(m.ident))}"
 
 
 def _head(g: Any, what: str, m: Any) -> str:
