@@ -643,7 +643,7 @@ def test_fetch_goes_on_when_some_cannot_be_had(site: Site) -> None:
         }
         good = [f"{site.url}/gr\u00fc\u00df e", f"{site.url}/moved", f"{site.url}/missing", f"{site.url}#part", f"{site.url}?q"]
         urls = [*bad, *good]
-        with start("fetch.py", "--timeout", 2, "-", stdin=subprocess.PIPE) as program:
+        with start("fetch.py", "--timeout", 1, "-", stdin=subprocess.PIPE) as program:
             program.stdin.write("\n\n".join(urls).encode())
             program.stdin.close()
             program.stdin = None
