@@ -11,11 +11,15 @@ The order is: a warm-up at a small size, then the measurement. Work that is over
 repeated measurement the memory is the first one's, as later ones find memory that is already
 there.
 
+A workload may say that it is to be abandoned when its meter has been left: a million parked goroutines
+take longer to end than to start, and nobody asked how long. The child then ends at once.
+
 A child that hangs prints the stacks of its threads and exits, after `limit` seconds.
 """
 
 import faulthandler
 import json
+import os
 import sys
 
 from benchmarks.contenders import contender
@@ -26,14 +30,31 @@ LONG_ENOUGH = 0.2  # seconds of timed work, after which nothing is repeated
 REPEATS = 25
 
 
-def measure(work, rival, point, enough=LONG_ENOUGH):
-    """Run the warm-up and the measurement here; the readings as a dict."""
+def measure(work, rival, point, enough=LONG_ENOUGH, ended=None):
+    """Run the warm-up and the measurement here; what was found as a dict.
+
+    `ended` is called with it as soon as the meter is left, if the workload is to be abandoned then.
+    """
     fn = work.function(rival.name)
     if (warm := work.warm(point)) is not None:
         rival.start(fn, Meter(), *warm.args)
-    meters = [run_once(work, rival, point)]
+    if work.abandon and ended is not None:
+        rival.start(fn, Meter(lambda meter: ended(found_by([meter], work, point))), *point.args)
+        raise RuntimeError("the contender ended without having left its meter")
+    meters = [run_once(fn, rival, point)]
     while work.repeat and len(meters) < REPEATS and sum(meter.time for meter in meters) < enough:
-        meters.append(run_once(work, rival, point))
+        meters.append(run_once(fn, rival, point))
+    return found_by(meters, work, point)
+
+
+def run_once(fn, rival, point):
+    meter = Meter()
+    rival.start(fn, meter, *point.args)
+    return meter
+
+
+def found_by(meters, work, point):
+    """The medians of what the meters have read, as a dict."""
     readings = [meter.readings(work.ops(point)) for meter in meters]
     found = {name: percentile(sorted(reading[name] for reading in readings), 0.5) for name in readings[0]}
     if "memory" in found:
@@ -44,10 +65,10 @@ def measure(work, rival, point, enough=LONG_ENOUGH):
     return {"metrics": found, "histogram": counts, "repeats": len(meters)}
 
 
-def run_once(work, rival, point):
-    meter = Meter()
-    rival.start(work.function(rival.name), meter, *point.args)
-    return meter
+def print_and_leave(found):
+    """Print the result and end the process at once, whatever is still in it."""
+    print(json.dumps(found), flush=True)
+    os._exit(0)
 
 
 def main(argv):
@@ -55,7 +76,8 @@ def main(argv):
     if limit := request.get("limit"):
         faulthandler.dump_traceback_later(limit, exit=True)
     point = Point(request["n"], request.get("size"))
-    found = measure(workload(request["workload"]), contender(request["contender"]), point, request["enough"])
+    work, rival = workload(request["workload"]), contender(request["contender"])
+    found = measure(work, rival, point, request["enough"], print_and_leave)
     faulthandler.cancel_dump_traceback_later()
     print(json.dumps(found), flush=True)
 

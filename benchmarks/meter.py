@@ -42,13 +42,15 @@ _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 class Meter:
     """Readings around one `with` block."""
 
-    __slots__ = ("time", "cpu", "switches", "memory", "latencies", "gap", "_before")
+    __slots__ = ("time", "cpu", "switches", "memory", "latencies", "gap", "_before", "_ended")
 
-    def __init__(self):
+    def __init__(self, ended=None):
+        """`ended` is called with the meter when the block has been left and all is read."""
         self.time = self.cpu = self.switches = self.memory = None
         self.latencies = []
         self.gap = None
         self._before = None
+        self._ended = ended
 
     def __enter__(self):
         if self._before is not None:
@@ -67,6 +69,8 @@ class Meter:
         self.cpu = cpu_end - cpu
         self.memory = None if memory is None else memory_end - memory
         self.switches = None if switches is None else switches_end - switches
+        if self._ended is not None and exc_info[0] is None:
+            self._ended(self)
 
     def readings(self, ops):
         """The metrics for each of `ops` operations: a dict without those the platform lacks.

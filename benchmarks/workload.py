@@ -86,6 +86,7 @@ class Workload:
     warm       the point of the warm-up before the measurement; None: the function has its own
     repeat     repeat small work within the process until it has lasted long enough to be timed;
                False where the first time is the true one, as with memory
+    abandon    end the process as soon as the meter has been left: to tidy up would take longer than the work
     bytes_each memory that each of n needs, so that a point that does not fit is left out
     labels     names in the tables where the contender's own would mislead ("bare": "plain loop")
     reason     why gort is not the cheapest here, where it is not: a sentence for the reports
@@ -106,6 +107,7 @@ class Workload:
     caps: dict[str, float] = field(default_factory=dict)
     warm: Callable[[Point], Point | None] = _tenth
     repeat: bool = True
+    abandon: bool = False
     bytes_each: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     reason: str = ""

@@ -256,7 +256,6 @@ WORKLOADS = [
         per="round trip",
         points=[Point(50_000)],
         quick=[Point(10_000)],
-        gorts=("gort", "gort-p1", "gort-p8"),
         contenders={
             "gort": trip_in_gort,
             "bare": trip_in_bare,
@@ -273,7 +272,6 @@ WORKLOADS = [
         per="item",
         points=[Point(200_000)],
         quick=[Point(50_000)],
-        gorts=("gort", "gort-p1", "gort-p8"),
         contenders={
             name: with_args(fn, producers=1, bound=128)
             for name, fn in {"bare": stream_in_bare, **_STREAMS}.items()

@@ -1,13 +1,13 @@
-"""Sleepers: 100,000 goroutines that all sleep two seconds, from the first start to the last join.
+"""Sleepers: 50,000 goroutines that all sleep half a second, from the first start to the last join.
 
-The whole is timed, so two seconds of it are the same for everybody. What lies above them is the cost
-to start 100,000 goroutines, to put each into the timers and take it out again, and to end them. The
+The whole is timed, so half a second of it is the same for everybody. What lies above it is the cost
+to start the goroutines, to put each into the timers and take it out again, and to end them. The
 part of it that is work shows in the CPU time beside it.
 
 All sleep equally long, so the wake-ups come in one wave as long as the starts took: a runtime that
 starts them slowly is not made to look better, for its last sleeper starts late.
 
-Threads cannot do that many, so they have a workload of their own with a twentieth.
+Threads cannot do that many, so they have a workload of their own with a twenty-fifth.
 """
 
 from benchmarks.workload import Point, Workload
@@ -64,19 +64,18 @@ def _short(point):
     return Point(min(point.n, 200), 0.001)
 
 
-SECONDS = 2.0
-
 WORKLOADS = [
     Workload(
         name="sleepers",
-        title="100,000 asleep for 2 s",
-        story="Start n goroutines that sleep 2 s each, then wait for all of them; the whole is timed. "
+        title="n asleep at once",
+        story="Start 50,000 goroutines that sleep 0.5 s each, then wait for all of them; the whole is timed. "
         "With --quick there are 10,000, and they sleep 0.25 s.",
         per=None,
         metrics=("time", "cpu"),
-        points=[Point(100_000, SECONDS)],
+        points=[Point(50_000, 0.5)],
         quick=[Point(10_000, 0.25)],
         warm=_short,
+        repeat=False,
         contenders={
             "gort": in_gort,
             "asyncio": in_asyncio,
@@ -86,14 +85,15 @@ WORKLOADS = [
     ),
     Workload(
         name="sleeping-threads",
-        title="5,000 asleep for 2 s, with threads",
-        story="The same with as many as threads can do: 5,000 (with --quick 1,000 for 0.25 s).",
+        title="2,000 asleep at once, with threads",
+        story="The same with as many as threads do well: 2,000 for 0.5 s (with --quick 1,000 for 0.25 s).",
         per=None,
         metrics=("time", "cpu"),
-        points=[Point(5_000, SECONDS)],
+        points=[Point(2_000, 0.5)],
         quick=[Point(1_000, 0.25)],
         gorts=("gort",),
         warm=_short,
+        repeat=False,
         contenders={"gort": in_gort, "threading": in_threads},
     ),
 ]

@@ -107,7 +107,6 @@ WORKLOADS = [
         axis="goroutines",
         points=[Point(200_000, 2), Point(200_000, 10), Point(200_000, 100)],
         quick=[Point(50_000, 10)],
-        gorts=("gort", "gort-p1", "gort-p8"),
         contenders={
             "gort": in_gort,
             "bare": in_bare,
