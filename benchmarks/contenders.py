@@ -8,6 +8,7 @@ workload holds no start-up, and every workload is started in the same way.
 
     gort       procs as gort chooses them: one for each CPU the process may use
     gort-pN    gort with procs=N, for any N
+    gort-green the socket module's twin, in the servers beside gort.net
     asyncio-streams, uvloop-streams      in the servers, beside the Protocol of asyncio and uvloop
     gort-2m    two goroutines kept on two Ms; only a workload that tells this story has it
     bare       the limit: greenlets that switch to each other with no scheduler, or a plain loop
@@ -85,6 +86,7 @@ _FIXED = {
     for c in (
         Contender("gort", "gort", "gort", "gort", _start_gort(None)),
         Contender("gort-2m", "gort, two Ms", "gort-2m", "gort", _start_gort(2)),
+        Contender("gort-green", "gort, green sockets", "gort-green", "gort", _start_gort(None)),
         Contender("bare", "bare greenlet", "bare", "greenlet", _start_plain),
         Contender("asyncio", "asyncio", "asyncio", "asyncio", _start_asyncio),
         Contender("uvloop", "asyncio on uvloop", "asyncio", "uvloop", _start_uvloop),
@@ -100,6 +102,7 @@ _FIXED = {
 IDIOMS = {
     "gort": "Plain functions, `go` and the handles' join or result; `with mutex`; a channel where something is handed "
     "over. No private name, and nothing that a user would not write: the same code runs with any number of Ps.",
+    "gort-green": "A server as one writes it with the socket module, over its twin gort.green.socket.",
     "gort-2m": "As gort; two goroutines keep their Ms busy until both have started, so that they live on two of them.",
     "bare": "What would be left if scheduling cost nothing: greenlets that switch to each other by hand, "
     "an epoll loop, a plain loop. Not a way to write a program.",

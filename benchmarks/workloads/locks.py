@@ -176,7 +176,7 @@ WORKLOADS = [
         title="ten that want one mutex",
         story="Ten goroutines enter and leave one mutex, n times in all, and give way once inside it.",
         per="passage",
-        points=[Point(50_000, 10)],
+        points=[Point(20_000, 10)],
         quick=[Point(10_000, 10)],
         contenders={
             "gort": crowd_in_gort,

@@ -179,10 +179,10 @@ WORKLOADS = [
     Workload(
         name="compressing",
         title="zlib, which drops the GIL",
-        story="128 times zlib over 124 KB of text. zlib drops the GIL meanwhile; gort is not told so.",
+        story="64 times zlib over 124 KB of text. zlib drops the GIL meanwhile; gort is not told so.",
         per="block",
         metrics=("time", "cpu"),
-        points=[Point(128)],
+        points=[Point(64)],
         quick=[Point(32)],
         labels=_PLAIN,
         contenders={name: with_args(fn, work=compress) for name, fn in _C_CODE.items()},

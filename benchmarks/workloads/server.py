@@ -7,7 +7,8 @@ say nothing: they ought to cost nothing.
 
 Each library's own way to write a server:
 
-    gort              a goroutine for each connection, which reads and writes
+    gort              gort.net.serve, a goroutine for each connection, which reads and writes
+    gort-green        the same by hand over gort.green.socket, the twin of the socket module
     asyncio           a Protocol: callbacks, the fastest and least comfortable that asyncio has; the same on uvloop
     asyncio-streams   asyncio's streams, code that reads as gort's does; the same on uvloop
     gevent            StreamServer, a greenlet for each connection
@@ -27,6 +28,19 @@ READ = 4096
 
 
 def in_gort(meter, n, size, silent=0):
+    from gort import blocking, go, net
+
+    def echo(conn):
+        while data := conn.read():
+            conn.write(data)
+
+    with net.listen((LOCAL, 0)) as listener:
+        serving = go(net.serve, listener, echo)
+        blocking(Load(listener.addr[1], n, size, silent).drive, meter)
+    serving.result()
+
+
+def in_gort_green(meter, n, size, silent=0):
     from gort import blocking, go
     from gort.green import socket
 
@@ -169,6 +183,7 @@ def in_threads(meter, n, size, silent=0):
 
 _ALL = {
     "gort": in_gort,
+    "gort-green": in_gort_green,
     "bare": in_bare,
     "asyncio": in_asyncio,
     "asyncio-streams": in_streams,
@@ -191,7 +206,7 @@ WORKLOADS = [
         metrics=("cpu", "rate", "p50", "p99"),
         points=[Point(20_000, 10), Point(20_000, 100), Point(20_000, 1_000), Point(20_000, 5_000)],
         quick=[Point(4_000, 10), Point(4_000, 100)],
-        caps={"threading": 1_000},
+        caps={"threading": 1_000, "gort-green": 100, "trio": 1_000},
         warm=lambda point: None,
         repeat=False,
         needs=lambda point: too_many(point.size),
