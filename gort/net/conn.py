@@ -20,7 +20,7 @@ Reading ahead.  `read_until`, `read_exactly` and `lines` keep what they have rea
 it from there first.  They lose nothing when they are interrupted by a time-out or a cancellation: it stays in `_buf`.
 One goroutine at a time may be in one of them (a second gets an error; taking turns would only hide a mistake).
 
-Speed.  `read` and `write` are a server's hot path and written out: the wait of Descriptor._wait, the Mutex, and one
+Speed.  `read` and `write` are a server's hot path and written out: the wait of Descriptor._wait, the turn, and one
 flag each (`_plain_read`, `_plain_write`) that says that there is no deadline, no buffer and no TLS to think of.  That
 saves 1.1 us of 10 for a request and its answer.
 """
@@ -30,12 +30,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import Any, TypeAlias
 
 from greenlet import getcurrent
 
+from ..cancel import shield
+from ..chan import Chan
 from ..errors import GortError
 from ..runtime import overdue as _overdue
 from ..runtime.blocking import blocking
@@ -65,8 +68,8 @@ class Conn:
     """
 
     __slots__ = (
-        "__weakref__", "_buf", "_d", "_dry", "_in", "_permit", "_plain_read", "_plain_write", "_reading", "_recv", "_send",
-        "_sock", "_tcp", "_turn",
+        "__weakref__", "_buf", "_d", "_dry", "_in", "_line", "_next", "_plain_read", "_plain_write", "_reading", "_recv",
+        "_send", "_sock", "_tcp", "_turn",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
@@ -84,8 +87,9 @@ class Conn:
         self._d = Descriptor(sock.fileno())
         self._in = self._d.read
         self._dry = False
-        self._turn = Mutex()
-        self._permit = self._turn._permit
+        self._turn = [None]  # the permit to write
+        self._line: Mutex | None = None  # those who wait for it take turns here
+        self._next: Chan[None] | None = None  # and the first of them is told here
         self._buf: bytearray | None = None
         self._reading = [None]  # the permit to be in one of the operations that read ahead
         self._adopt(sock)
@@ -159,9 +163,9 @@ class Conn:
         if overdue:
             give_way()
         if timeout is None and self._plain_write and type(data) is bytes:
-            permit = self._permit
+            turn = self._turn
             try:
-                permit.pop()
+                turn.pop()
             except IndexError:
                 pass
             else:
@@ -170,20 +174,20 @@ class Conn:
                 except BlockingIOError:
                     sent = 0
                 except OSError as exc:
-                    self._turn.unlock()
+                    self._turn_over()
                     self._fail(exc, written=0)
                 except BaseException:
-                    self._turn.unlock()
+                    self._turn_over()
                     raise
                 if sent == len(data):
-                    permit.insert(0, None)
-                    if self._turn._queue:
-                        self._turn._pass_on()
+                    turn.append(None)
+                    if self._next is not None:
+                        self._tell_next()
                     return
                 try:
                     self._write_rest([memoryview(data)[sent:]], sent, None)
                 finally:
-                    self._turn.unlock()
+                    self._turn_over()
                 return
         self._write_slowly([data], timeout)
 
@@ -424,13 +428,51 @@ class Conn:
             self._write_rest(views, 0, until, timeout)
 
     def _turn_taken(self, timeout: float | None) -> _Turn:
+        """Wait for the permit to write.
+
+        Those who wait stand in line at a Mutex, so that one of them, the first, waits for the permit itself: it leaves
+        a channel in `_next`, *then* tries to take the permit.  Who writes gives it back, *then* looks at `_next`.  If
+        the try failed then the permit was given back after it, and the look finds the channel.
+        """
+        turn = self._turn
         try:
-            self._turn.lock(timeout if timeout is None or timeout > 0 else None)
+            turn.pop()
+            return _Turn(self)
+        except IndexError:
+            pass
+        until = self._until(timeout)
+        try:
+            if self._line is None:
+                with _lines:
+                    if self._line is None:
+                        self._line = Mutex()
+            self._line.lock(timeout)
+            try:
+                self._next = told = Chan(1)
+                while True:
+                    try:
+                        turn.pop()
+                        return _Turn(self)
+                    except IndexError:
+                        pass
+                    told.recv(None if until is None else max(0.0, until - monotonic()))
+            finally:
+                self._next = None
+                self._line.unlock()
         except TimeoutError:
             error = TimeoutError(f"write to {self!r}: another's write was not over after {timeout:g} s")
             error.written = 0  # type: ignore[attr-defined]
             raise error from None
-        return _Turn(self._turn)
+
+    def _turn_over(self) -> None:
+        self._turn.append(None)
+        self._tell_next()
+
+    def _tell_next(self) -> None:
+        told = self._next
+        if told is not None:
+            with shield():  # `try_send` may give way, and must not be cancelled there
+                told.try_send(None)
 
     def _write_rest(self, views: list[memoryview], written: int, until: float | None, timeout: float | None = None) -> None:
         """Write what is left; it is the caller's turn."""
@@ -496,7 +538,7 @@ class Conn:
 
     def close_write(self) -> None:
         """Tell the peer that nothing more will come (it reads b""); reading goes on.  Go: CloseWrite."""
-        with self._turn:
+        with self._turn_taken(None):
             self._shutdown(socket.SHUT_WR)
 
     def close_read(self) -> None:
@@ -579,19 +621,22 @@ class Conn:
         return f"<{type(self).__name__} {self._d.fd} to {peer or 'a Unix socket'}>"
 
 
+_lines = threading.Lock()
+
+
 class _Turn:
     """Gives the turn to write back."""
 
-    __slots__ = ("mutex",)
+    __slots__ = ("conn",)
 
-    def __init__(self, mutex: Mutex) -> None:
-        self.mutex = mutex
+    def __init__(self, conn: Conn) -> None:
+        self.conn = conn
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *_: object) -> None:
-        self.mutex.unlock()
+        self.conn._turn_over()
 
 
 class _OneReader:
