@@ -24,8 +24,9 @@ call cancel to release anything, see next.
 Books.  A context that nobody listens to costs nothing: it has no timer, and its parent does not know of it; whether
 it has ended is seen when it is asked (`_look`).  Listeners are a ``with`` block until it is left, an `after_func` until
 it is stopped, a `done` channel for good, and a child that has listeners itself.  With its first listener a context
-starts its timer and enters its parent's books, with its last it stops the timer and leaves them (`_listen`,
-`_unlisten`).  So whoever is listened to is held by whatever can end it, and nothing else is held by anybody.
+enters its parent's books, with its last it leaves them (`_listen`, `_unlisten`).  As long as it has any, a timer rings
+at its deadline: one in each runtime that listens, for a runtime may end, and a context be used in the next.  So whoever
+is listened to is held by whatever can end it, and nothing else is held by anybody.
 
 Invariants, under the tree's lock.
 - A context is in its parent's listeners if and only if it has listeners itself and has not ended.
@@ -251,7 +252,7 @@ class Context:
 class CancelContext(Context):
     """A context that can be ended: see `with_cancel`."""
 
-    __slots__ = ("_above", "_cause", "_deadline", "_done", "_end", "_listeners", "_lock", "_timer")
+    __slots__ = ("_above", "_cause", "_deadline", "_done", "_end", "_listeners", "_lock", "_timers")
 
     def __init__(self, parent: Context, what: str, when: float = INFINITY, cause: BaseException | None = None) -> None:
         above = parent._source
@@ -262,7 +263,7 @@ class CancelContext(Context):
         self._cause = cause  # of the deadline
         self._end: _End | None = None
         self._listeners: dict[Any, None] = {}
-        self._timer: list[Any] | None = None
+        self._timers: dict[Any, list[Any]] = {}  # by the scheduler that each is planned in
         self._done: _Done | None = None
 
     def cancel(self, cause: BaseException | None = None) -> bool:
@@ -318,7 +319,7 @@ class CancelContext(Context):
             if end is None or ctx._deadline < end.when:
                 end = _End(DeadlineExceeded, "the context's deadline is over", ctx._cause, ctx._deadline)
             ctx._end = end
-            ctx._stop_timer()
+            ctx._stop_timers()
             listeners, ctx._listeners = ctx._listeners, {}
             for listener in listeners:
                 if isinstance(listener, CancelContext):
@@ -328,37 +329,58 @@ class CancelContext(Context):
 
     def _listen(self, listener: Any) -> _End | None:
         """Have the listener told of the end; if that is over already, return it instead."""
-        sched = None if self._deadline == INFINITY else _scheduler()
         told: list[Any] = []
-        timers: list[Any] = []
         with self._lock:
             end = self._due(told)
             if end is None:
-                self._enlist(listener, timers)
+                self._enlist(listener)
         _tell(told)
-        try:
-            for when, timer in timers:  # not under the lock: this may start a thread
-                sched.add_timer(when, timer, _ring)
-                if timer[0] is None:  # stopped before it was planned
-                    timer[2].dead += 1
-        except BaseException:
-            self._unlisten(listener)
-            raise
+        if end is None:
+            try:
+                self._keep_time()
+            except BaseException:
+                self._unlisten(listener)
+                raise
         return end
 
-    def _enlist(self, listener: Any, timers: list[Any]) -> None:
+    def _enlist(self, listener: Any) -> None:
         ctx: CancelContext | None = self
         while ctx is not None:
             known = bool(ctx._listeners)
             ctx._listeners[listener] = None
             if known:
                 return
-            above = ctx._above
-            # One that ends no earlier than its parent needs no timer of its own.
-            if ctx._deadline != INFINITY and (above is None or ctx._deadline < above._deadline):
-                ctx._timer = [ctx, None, None]
-                timers.append((ctx._deadline, ctx._timer))
-            listener, ctx = ctx, above
+            listener, ctx = ctx, ctx._above
+
+    def _keep_time(self) -> None:
+        """See to it that the caller's scheduler rings when a deadline is over, as long as anybody listens."""
+        if self._deadline == INFINITY:
+            return
+        sched = instance.timers_home()
+        timers = []
+        with self._lock:
+            ctx: CancelContext | None = self
+            while ctx is not None:
+                above = ctx._above
+                # One that ends no earlier than its parent needs no timer of its own.
+                own = ctx._deadline != INFINITY and (above is None or ctx._deadline < above._deadline)
+                if own and ctx._listeners and sched not in ctx._timers:
+                    for other in [other for other in ctx._timers if other.closed]:
+                        del ctx._timers[other]
+                    ctx._timers[sched] = timer = [ctx, None, None]
+                    timers.append((ctx, timer))
+                ctx = above
+        try:
+            for ctx, timer in timers:  # not under the lock: this may start a thread
+                sched.add_timer(ctx._deadline, timer, _ring)
+                if timer[0] is None:  # stopped before it was planned
+                    timer[2].dead += 1
+        except BaseException:
+            with self._lock:
+                for ctx, timer in timers:
+                    if ctx._timers.get(sched) is timer:
+                        del ctx._timers[sched]
+            raise
 
     def _unlisten(self, listener: Any) -> bool:
         """Take a listener out of the books; was it there?"""
@@ -369,16 +391,17 @@ class CancelContext(Context):
                 found = True
                 if ctx._listeners:
                     break
-                ctx._stop_timer()
+                ctx._stop_timers()
                 listener, ctx = ctx, ctx._above
         return found
 
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer[0] is not None:
-            timer[0] = None
-            if timer[2] is not None:
-                timer[2].dead += 1
+    def _stop_timers(self) -> None:
+        timers, self._timers = self._timers, {}
+        for timer in timers.values():
+            if timer[0] is not None:
+                timer[0] = None
+                if timer[2] is not None:
+                    timer[2].dead += 1
 
     def _done_channel(self) -> Chan[Any]:
         with self._lock:
@@ -395,6 +418,8 @@ class CancelContext(Context):
                 raise
             if end is not None:
                 done.tell(end)
+        elif self._end is None:
+            self._keep_time()  # another runtime may have made the channel, and be gone
         return done
 
 

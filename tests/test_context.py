@@ -461,6 +461,39 @@ def test_after_func(procs: int) -> None:
     run(main, procs=procs)
 
 
+@pytest.mark.parametrize("made_in", ["a run", "a runtime", "a plain thread"])
+def test_a_deadline_outlives_the_runtime_that_listened_first(made_in: str) -> None:
+    """Breaks: a context that is used in one run and then in the next never ends, for its timer went with the first."""
+
+    def under(ctx: context.Context) -> str:
+        try:
+            with ctx:
+                Chan().recv(timeout=LONG)
+        except context.DeadlineExceeded:
+            return "ended"
+        return "not ended"
+
+    def waits(ctx: context.Context) -> str:
+        return "ended" if ctx.done().recv_ok(timeout=LONG) == (None, False) else "not ended"
+
+    def told(ctx: context.Context) -> str:
+        ch: Chan[str] = Chan(1)
+        context.after_func(ctx, ch.send, "ended")
+        return ch.recv(timeout=LONG)
+
+    for use in (under, waits, told):
+        ctx = context.with_cancel(context.with_timeout(context.background(), 0.05))
+        if made_in == "a run":
+            run(ctx.done, procs=1)
+        elif made_in == "a plain thread":
+            ctx.done()
+        else:
+            with gort.Runtime(1) as runtime:
+                runtime.run(ctx.done)
+        assert run(use, ctx, procs=1) == "ended"
+        assert not ctx._timers and not ctx._above._timers
+
+
 def test_from_plain_threads() -> None:
     """Breaks: a context that a thread outside the runtime cannot cancel, wait for or listen to."""
     ctx = with_timeout(background(), LONG)
@@ -666,7 +699,7 @@ def test_simultaneous_and_layered_cancels(procs: int, jitter: None) -> None:
         for ctx in nodes:
             assert ctx.err() is not None
             if hasattr(ctx, "cancel"):
-                assert not ctx._listeners and ctx._timer is None
+                assert not ctx._listeners and not ctx._timers
 
     rounds = 0
     while rounds < 5 or monotonic() < until:

@@ -92,6 +92,32 @@ def test_26_sleep_across_signals(procs: int) -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+def test_26_a_machine_that_changes_its_p_forgets_no_timer(jitter: None) -> None:
+    """Broken: a machine sleeps for the timers of one P, is woken to run another, and nobody looks at the first again."""
+    procs = 8
+
+    def main() -> None:
+        sleepers = []
+
+        def begin() -> None:
+            barrier.wait()  # each on a machine of its own
+            sleepers.append(go(lambda: [sleep(1e-4) for _ in range(3)]))
+
+        barrier = threading.Barrier(procs)
+        heads: list[gort.Goroutine[None]] = []
+        starter = threading.Thread(target=lambda: heads.extend(go(begin) for _ in range(procs)))
+        starter.start()
+        while starter.is_alive():
+            gosched()
+        for g in heads:
+            g.result()
+        for g in sleepers:
+            g.result()
+
+    for _ in range(30):
+        run(main, procs=procs)
+
+
 def test_26_thirteen_after_calls_in_order_of_deadline(procs: int) -> None:
     """Broken: of several timers a later one rings before an earlier one, or one rings too early."""
 

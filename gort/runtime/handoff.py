@@ -192,6 +192,7 @@ def start_apart(sched: Any, g: Any) -> bool:
         m.apart = key_of(g.fn)
         m.blocked = False
         sched.idle_ms.pop(m, None)
+        sched.stop_keeping(m, None)
         sched.started_apart += 1
         sched.sysmon.busy()
         if not fresh:

@@ -334,6 +334,8 @@ class Scheduler:
                         self.idle.remove(p)
                         self.sysmon.busy()
                 if p is not None:
+                    if p is not m.last:
+                        self.stop_keeping(m, p)
                     m.next = None
                     p.m = m
                     m.p = p
@@ -421,6 +423,20 @@ class Scheduler:
         if p.keeper in self.idle_ms:
             p.keeper.wake()
         else:
+            self._assign(p)
+
+    def stop_keeping(self, m: Machine, heir: Processor | None) -> None:
+        """m will not sleep for the timers of the P that it let go of last: it has another (the heir), or ends.
+
+        Under the lock.  Who plans a timer on that P later finds it without a keeper (`plan`).
+        """
+        p = m.last
+        if p is None or p.keeper is not m or p.m is not None:
+            return
+        p.keeper = None
+        if heir is not None:
+            heir.timers.take_all(p.timers)
+        elif p in self.idle and p.timers.next() != INFINITY and self.ms:
             self._assign(p)
 
     def timeout_after(self, seconds: float, ticket: list[Any], error: Callable[[], BaseException]) -> list[Any]:
@@ -523,6 +539,7 @@ class Scheduler:
                 self.waiting_for_p.remove(m)
             if m in self.ms:
                 self.ms.remove(m)
+            self.stop_keeping(m, None)
             if p is not None:
                 m.last = None
                 p.keeper = None
