@@ -1,0 +1,417 @@
+"""gort.green.os and subprocess: waiting for processes, pipes and files stops no other goroutine."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os as std
+import pty
+import signal
+import socket as std_socket
+import subprocess as std_subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gort
+from gort import go, run
+from gort.green import os, subprocess
+
+pytestmark = [pytest.mark.usefixtures("descriptors"), pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
+
+PYTHON = [sys.executable, "-S", "-E", "-c"]
+
+
+@pytest.fixture(autouse=True)
+def no_children():
+    """No child process is left, not even a dead one."""
+    yield
+    with pytest.raises(ChildProcessError):
+        std.waitpid(-1, std.WNOHANG)
+
+
+@pytest.fixture
+def pipe():
+    read, write = std.pipe()
+    yield read, write
+    for fd in (read, write):
+        try:
+            std.close(fd)
+        except OSError:
+            pass
+
+
+def test_names():
+    """Every name of the standard modules is there, and what cannot block is the standard object."""
+    for twin, module in ((os, std), (subprocess, std_subprocess)):
+        missing = [name for name in vars(module) if not name.startswith("__") and not hasattr(twin, name)]
+        assert not missing
+    assert os.environ is std.environ and os.stat is std.stat and os.path is std.path
+    assert subprocess.CalledProcessError is std_subprocess.CalledProcessError and subprocess.PIPE == std_subprocess.PIPE
+    assert issubclass(subprocess.Popen, std_subprocess.Popen)
+
+
+# --- subprocess -------------------------------------------------------------------------------------------------------
+
+
+def test_waiting_for_a_process_parks(procs: int):
+    """Each way to wait lets the other goroutines of the P run: they let the process go on."""
+
+    def main() -> None:
+        for how in ("wait", "wait timeout", "communicate", "communicate timeout", "with"):
+            read, write = std.pipe()
+            process = subprocess.Popen(["sh", "-c", "read line; exit 3"], stdin=read)
+            std.close(read)
+
+            def wait(how: str = how, process: Any = process) -> int:
+                if how == "with":
+                    with process:
+                        pass
+                elif how.startswith("communicate"):
+                    assert process.communicate(timeout=30 if "timeout" in how else None) == (None, None)
+                else:
+                    process.wait(timeout=30 if "timeout" in how else None)
+                return process.returncode
+
+            waiting = [go(wait) for _ in range(3)]
+            gort.sleep(0.005)
+            assert process.poll() is None and not any(g.done() for g in waiting)
+            std.write(write, b"go on\n")
+            std.close(write)
+            assert [g.result() for g in waiting] == [3, 3, 3]
+
+    run(main, procs=procs)
+
+
+def test_run_and_its_like():
+    """run, call, check_call, check_output, getoutput, getstatusoutput: results and errors as ever."""
+
+    def main() -> None:
+        done = subprocess.run("cat; echo err >&2; exit 2", shell=True, input="grüße", capture_output=True, encoding="utf-8")
+        assert (done.stdout, done.stderr, done.returncode) == ("grüße", "err\n", 2)
+        with pytest.raises(subprocess.CalledProcessError) as info:
+            done.check_returncode()
+        assert info.value.returncode == 2
+        assert subprocess.call(["sh", "-c", "exit 4"]) == 4
+        with pytest.raises(subprocess.CalledProcessError):
+            subprocess.check_call(["false"])
+        assert subprocess.check_output(["echo", "x"]) == b"x\n"
+        assert subprocess.getoutput("echo x; exit 1") == "x"
+        assert subprocess.getstatusoutput("echo x; exit 1") == (1, "x")
+        assert subprocess.run(["sh", "-c", "kill -9 $$"]).returncode == -9
+        with pytest.raises(FileNotFoundError):
+            subprocess.run(["no such program"])
+        with pytest.raises(ValueError):
+            subprocess.run(["true"], input=b"", stdin=subprocess.PIPE)
+
+    run(main)
+    main()
+
+
+@pytest.mark.parametrize("how", ["run", "wait", "communicate"])
+def test_time_outs(how: str):
+    """TimeoutExpired, with what came until then; `run` has killed the process."""
+
+    def main() -> None:
+        if how == "run":
+            with pytest.raises(subprocess.TimeoutExpired) as info:
+                subprocess.run("echo first; exec sleep 60", shell=True, capture_output=True, timeout=0.2)
+            assert info.value.stdout == b"first\n"
+            return
+        with subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE) as process:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.01) if how == "wait" else process.communicate(timeout=0.01)
+            assert process.poll() is None
+            process.kill()
+            assert process.communicate() == (b"", None) and process.returncode == -signal.SIGKILL
+
+    run(main)
+
+
+def test_pipes_park_and_stay_blocking_for_others():
+    """The pipes are gort's files; a pipeline hands one on to the next process, for whom it must be a usual one."""
+
+    def main() -> None:
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+            assert std.get_blocking(process.stdin.fileno()) and std.get_blocking(process.stdout.fileno())
+            for i in range(5):
+                g = go(process.stdout.readline)
+                gort.sleep(0.001)
+                assert not g.done()
+                process.stdin.write(f"line {i}\n")
+                assert g.result() == f"line {i}\n"
+            g = go(process.stdout.readline)
+            gort.sleep(0.001)
+            g.cancel()
+            g.join()
+            process.stdin.close()
+            assert process.stdout.read() == ""
+        with (
+            subprocess.Popen(["sh", "-c", "sleep 0.05; echo through"], stdout=subprocess.PIPE) as first,
+            subprocess.Popen(["cat"], stdin=first.stdout, stdout=subprocess.PIPE) as second,
+        ):
+            first.stdout.close()
+            assert second.communicate()[0] == b"through\n"
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+            data = bytes(range(256)) * 4000
+            view = memoryview(data)
+            g = go(process.stdout.readall)
+            while view:
+                view = view[process.stdin.write(view) :]
+            process.stdin.close()
+            assert g.result() == data
+        with subprocess.Popen(["true"], stdin=subprocess.PIPE) as process:
+            process.wait()
+            with pytest.raises(BrokenPipeError):
+                process.stdin.write(bytes(1_000_000))
+                process.stdin.flush()
+
+    run(main, procs=1)
+
+
+def test_communicate_with_much_data(procs: int):
+    """A megabyte in each direction, several at a time: no side waits for the other."""
+
+    def main() -> None:
+        def one(i: int) -> None:
+            data = bytes([i]) * 1_000_000
+            done = subprocess.run([*PYTHON, "import sys; d = sys.stdin.buffer.read(); sys.stdout.buffer.write(d); sys.stderr.buffer.write(d)"], input=data, capture_output=True)  # fmt: skip
+            assert done.stdout == data and done.stderr == data
+
+        for g in [go(one, i) for i in range(3)]:
+            g.result()
+
+    run(main, procs=procs)
+
+
+def test_a_cancelled_run_kills_the_process(tmp_path: Path):
+    """The goroutine's cancellation, or a time limit, leaves no process behind."""
+
+    def main() -> None:
+        g = go(subprocess.run, ["sleep", "60"])
+        gort.sleep(0.02)
+        g.cancel()
+        assert isinstance(g.exception(), gort.Cancelled)
+        with pytest.raises(TimeoutError), gort.timeout(0.02):
+            subprocess.check_output(["sleep", "60"])
+
+    run(main)
+
+
+def test_many_processes(procs: int):
+    """A hundred at a time, each its own result; nothing is mixed up."""
+    number = 100 if std.environ.get("GORT_STRESS") else 20
+
+    def main() -> None:
+        gs = [go(subprocess.check_output, f"sleep 0.0{i % 5}; echo {i}; exit 0", shell=True, text=True) for i in range(number)]
+        assert [int(g.result()) for g in gs] == list(range(number))
+
+    run(main, procs=procs)
+
+
+def test_without_a_pidfd(monkeypatch):
+    """On a system that has none, a spare thread waits instead."""
+    monkeypatch.delattr(std, "pidfd_open", raising=False)
+
+    def main() -> None:
+        process = subprocess.Popen(["sh", "-c", "sleep 0.05; exit 5"])
+        g = go(process.wait)
+        gort.sleep(0.001)
+        assert not g.done() and g.result() == 5
+        with subprocess.Popen(["sleep", "60"]) as process:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.01)
+            process.kill()
+        pid = spawn("exit 6")
+        assert std.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 6
+
+    run(main, procs=1)
+
+
+# --- os ---------------------------------------------------------------------------------------------------------------
+
+
+def spawn(script: str, stdin: int = 0) -> int:
+    actions = [(std.POSIX_SPAWN_DUP2, stdin, 0)]
+    return std.posix_spawnp("sh", ["sh", "-c", script], std.environ, file_actions=actions)
+
+
+@pytest.mark.parametrize("how", ["waitpid", "waitpid -1", "wait", "wait3", "wait4", "waitid"])
+def test_the_waits_of_os(how: str):
+    """Each of them waits without stopping the goroutine that lets the process end, and gives what the standard one does."""
+
+    def main() -> None:
+        read, write = std.pipe()
+        pid = spawn("read line; exit 7", read)
+        std.close(read)
+        calls: dict[str, Any] = {
+            "waitpid": lambda: os.waitpid(pid, 0),
+            "waitpid -1": lambda: os.waitpid(-1, 0),
+            "wait": os.wait,
+            "wait3": lambda: os.wait3(0)[:2],
+            "wait4": lambda: os.wait4(pid, 0)[:2],
+            "waitid": lambda: (lambda r: (r.si_pid, r.si_status << 8))(os.waitid(os.P_PID, pid, os.WEXITED)),
+        }
+        g = go(calls[how])
+        gort.sleep(0.005)
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0) and not g.done()
+        std.write(write, b"x\n")
+        std.close(write)
+        assert g.result() == (pid, 7 << 8)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, 0)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(1, 0)  # lives, and is no child of ours
+
+    run(main, procs=1)
+
+
+def test_spawn_system_popen():
+    """What os runs in a shell, in both directions and with the exit status."""
+
+    def main() -> None:
+        g = go(os.system, "sleep 0.05; exit 3")
+        gort.sleep(0.001)
+        assert not g.done() and os.waitstatus_to_exitcode(g.result()) == 3
+        assert os.spawnlp(os.P_WAIT, "sh", "sh", "-c", "exit 4") == 4
+        with os.popen("echo out; exit 2") as file:
+            assert file.read() == "out\n"
+        file = os.popen("exit 2")
+        assert file.close() == 2 << 8
+        file = os.popen("cat >/dev/null", "w")
+        file.write("x" * 100_000)
+        assert file.close() is None
+        for bad, error in ((lambda: os.popen(1), TypeError), (lambda: os.popen("x", "q"), ValueError), (lambda: os.popen("x", "r", 0), ValueError)):  # fmt: skip
+            with pytest.raises(error):
+                bad()
+
+    run(main, procs=1)
+
+
+def test_read_and_write_of_a_pipe_park(pipe: Any):
+    """Both directions, cancellable; what is read is what was written; a full pipe gives way to its reader."""
+    read, write = pipe
+
+    def main() -> None:
+        g = go(os.read, read, 100)
+        gort.sleep(0.002)
+        assert not g.done() and os.write(write, b"data") == 4 and g.result() == b"data"
+        g = go(os.read, read, 100)
+        gort.sleep(0.002)
+        g.cancel()
+        assert isinstance(g.exception(), gort.Cancelled)
+        assert os.get_blocking(read) and os.get_blocking(write)
+
+        data = bytes(range(256)) * 2000
+
+        def send() -> None:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(write, view) :]
+            os.close(write)
+
+        g = go(send)
+        got = bytearray()
+        while part := os.read(read, 5000):
+            got += part
+        g.result()
+        assert got == data
+        with pytest.raises(OSError) as info:
+            os.read(write, 1)
+        assert info.value.errno == errno.EBADF
+
+    run(main, procs=1)
+
+
+def test_read_of_other_things(tmp_path: Path):
+    """Files, sockets, terminals, eventfds, non-blocking descriptors, vectors."""
+    (tmp_path / "f").write_bytes(b"content")
+
+    def main() -> None:
+        fd = os.open(tmp_path / "f", os.O_RDWR)
+        assert os.read(fd, 3) == b"con" and os.write(fd, b"TENT") == 4
+        assert os.pread(fd, 3, 0) == b"con" and os.pwrite(fd, b"C", 0) == 1
+        assert os.read(fd, 10) == b""
+        os.fsync(fd)
+        os.fdatasync(fd)
+        os.lseek(fd, 0, 0)
+        buffers = [bytearray(3), bytearray(10)]
+        assert os.readv(fd, buffers) == 7 and buffers[0] == b"Con"
+        assert os.writev(fd, [b"a", b"bc"]) == 3
+        os.ftruncate(fd, 2)
+        with os.fdopen(fd, "rb") as file:
+            file.seek(0)
+            assert file.read() == b"Co"
+        with pytest.raises(TypeError):
+            os.fdopen("x")
+        with pytest.raises(FileNotFoundError):
+            os.open(tmp_path / "none", os.O_RDONLY)
+
+        a, b = std_socket.socketpair()
+        with a, b:
+            g = go(os.read, a.fileno(), 10)
+            gort.sleep(0.001)
+            os.write(b.fileno(), b"x")
+            assert g.result() == b"x"
+            os.set_blocking(a.fileno(), False)
+            with pytest.raises(BlockingIOError):
+                os.read(a.fileno(), 10)
+
+        fd = os.eventfd(0)
+        g = go(os.read, fd, 8)
+        gort.sleep(0.001)
+        os.write(fd, (5).to_bytes(8, sys.byteorder))
+        assert int.from_bytes(g.result(), sys.byteorder) == 5
+        os.close(fd)
+
+        master, slave = pty.openpty()
+        g = go(os.read, slave, 100)
+        gort.sleep(0.001)
+        os.write(master, b"typed\n")
+        assert g.result() == b"typed\n"
+        os.close(master)
+        os.close(slave)
+        with pytest.raises(OSError):
+            os.read(master, 1)
+
+    run(main, procs=1)
+    assert (tmp_path / "f").read_bytes() == b"Co"
+
+
+def test_on_a_plain_thread(pipe: Any):
+    """Without a goroutine each call is the standard one, which blocks the thread and no more."""
+    read, write = pipe
+    timer = threading.Timer(0.02, std.write, (write, b"x"))
+    timer.start()
+    assert os.read(read, 10) == b"x"
+    timer.join()
+    assert os.waitpid(spawn("exit 2"), 0)[1] == 2 << 8
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdin.write("x\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "x\n"
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def test_a_dropped_process_is_no_trouble():
+    """Its end is collected later, as the standard module does it."""
+
+    def main() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            process = subprocess.Popen(["sleep", "0.02"])
+            del process
+            gc.collect()
+        until = time.monotonic() + 30
+        while std_subprocess._active and time.monotonic() < until:
+            gort.sleep(0.005)
+            std_subprocess._cleanup()
+        assert not std_subprocess._active
+
+    run(main)
