@@ -1,0 +1,549 @@
+"""What goes wrong on a network, made to go wrong: after each fault the server goes on, and nothing is left behind.
+
+Left behind would be: a descriptor, a thread (both checked after each test), a goroutine (checked in `program`).
+"""
+
+import errno
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import gort
+from gort import net
+from gort.net import listener as listener_module
+
+from nettools import left_nothing, unused_port  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("left_nothing")
+
+ROOT = Path(__file__).resolve().parent.parent
+FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def program(main, procs=None):
+    """Run main as the main goroutine; at its end no other may be left."""
+
+    def checked():
+        main()
+        end = time.monotonic() + 10
+        while gort.num_goroutine() > 1:
+            assert time.monotonic() < end, gort.stacks()
+            gort.sleep(0.001)
+
+    gort.run(checked, procs=procs)
+
+
+@contextmanager
+def server(handler, **kw):
+    listener = net.listen("127.0.0.1:0")
+    g = gort.go(net.serve, listener, handler, **kw)
+    try:
+        yield listener
+    finally:
+        listener.close()
+        g.result(20)
+
+
+@contextmanager
+def reports():
+    """What gort.excepthook is told meanwhile."""
+    told = []
+    before = gort.excepthook
+    gort.excepthook = told.append
+    try:
+        yield told
+    finally:
+        gort.excepthook = before
+
+
+def echo(conn):
+    while data := conn.read():
+        conn.write(data)
+
+
+def works(listener):
+    """The server still serves."""
+    with net.dial(listener.addr, timeout=10) as conn:
+        conn.write(b"hello")
+        assert conn.read_exactly(5, timeout=10) == b"hello"
+
+
+def answer(sock):
+    """What a plain socket of a test receives: on a thread that the goroutines can spare."""
+    return gort.blocking(sock.recv, 1000)
+
+
+def reset(sock):
+    """Close a socket so that its peer gets a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def test_the_peer_resets_in_the_middle_of_a_read(procs):
+    """A reset is taken for the end of the data, hangs the reader, or ends the server."""
+
+    def main():
+        seen = gort.Chan(10)
+
+        def handler(conn):
+            try:
+                echo(conn)
+            except OSError as exc:
+                seen.send(exc)
+                raise
+
+        with reports() as told, server(handler) as listener:
+            for first in (b"", b"some data"):
+                client = socket.create_connection(listener.addr)
+                if first:
+                    client.send(first)
+                    assert answer(client) == first
+                gort.sleep(0.01)
+                reset(client)
+                assert type(seen.recv(5)) is ConnectionResetError
+            works(listener)
+        assert told == []  # a peer that went is no error of the handler's
+
+    program(main, procs)
+
+
+def test_the_peer_resets_in_the_middle_of_a_write(procs):
+    """A reset hangs who writes, or loses how far the write had come."""
+
+    def main():
+        seen = gort.Chan(10)
+
+        def handler(conn):
+            try:
+                conn.write(b"x" * 50_000_000)
+            except OSError as exc:
+                seen.send(exc)
+                raise
+
+        with reports() as told, server(handler) as listener:
+            for _ in range(2):
+                client = socket.create_connection(listener.addr)
+                assert answer(client)
+                reset(client)
+                exc = seen.recv(10)
+                assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
+                assert 0 < exc.written < 50_000_000
+        assert told == []
+
+    program(main, procs)
+
+
+def test_half_open_connections(procs):
+    """Peers that connect and never say anything hold up the others, or cannot be got rid of by a time-out."""
+
+    def main():
+        def handler(conn):
+            conn.set_deadline(time.monotonic() + 0.3)
+            with pytest.raises(TimeoutError):
+                echo(conn)
+
+        with server(handler) as listener:
+            silent = [socket.create_connection(listener.addr) for _ in range(50)]
+            half = [socket.create_connection(listener.addr) for _ in range(5)]
+            for s in half:
+                s.send(b"x")
+            works_before = time.monotonic()
+            with net.dial(listener.addr) as conn:
+                conn.write(b"y")
+                assert conn.read(timeout=5) == b"y"
+            assert time.monotonic() - works_before < 2
+            for s in silent:
+                s.settimeout(20)
+                assert answer(s) == b""
+                s.close()
+            for s in half:
+                assert answer(s) == b"x" and answer(s) == b""
+                s.close()
+
+    program(main, procs)
+
+
+def test_no_descriptor_left_for_accept(procs):
+    """EMFILE ends the server, spins, or loses the connections that could not be accepted at once."""
+    clients = []
+    looks = []
+
+    def main():
+        with server(echo) as listener:
+            works(listener)
+            count = 20
+            clients.extend(socket.socket() for _ in range(count))
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            top = max(int(name) for name in os.listdir("/proc/self/fd"))
+            fillers = []
+            resource.setrlimit(resource.RLIMIT_NOFILE, (top + 20, hard))
+            try:
+                try:
+                    while True:
+                        fillers.append(os.dup(0))
+                except OSError as exc:
+                    assert exc.errno == errno.EMFILE
+                for client in clients:
+                    client.connect(listener.addr)  # into the system's queue
+                    client.send(b"patience")
+                cpu = time.process_time()
+                gort.sleep(0.3)
+                looks.append(time.process_time() - cpu)
+                assert listener.refused > 0
+                for fd in fillers[: len(fillers) // 2]:
+                    os.close(fd)
+                del fillers[: len(fillers) // 2]
+                served = 0
+                for client in clients:  # in the order they came; each that ends makes room for others
+                    client.settimeout(20)
+                    assert answer(client) == b"patience"
+                    client.close()
+                    served += 1
+                assert served == count
+            finally:
+                for fd in fillers:
+                    os.close(fd)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            works(listener)
+
+    program(main, procs)
+    assert looks[0] < 0.2, "it spins"
+
+
+class Scripted(socket.socket):
+    """A listening socket that fails first as the script says."""
+
+    script: list[int]
+
+    def accept(self):
+        if self.script:
+            number = self.script.pop(0)
+            raise OSError(number, os.strerror(number))
+        return super().accept()
+
+
+@pytest.mark.parametrize("name", ["ECONNABORTED", "EPROTO", "EHOSTUNREACH", "ENFILE", "ENOBUFS", "ENOMEM", "EMFILE"])
+def test_errors_of_accept_that_pass(name):
+    """A connection that was given up before it was accepted, or a short shortage, ends the server."""
+
+    def main():
+        sock = Scripted()
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        sock.script = [getattr(errno, name)] * 4
+        with net.Listener(sock) as listener:
+            g = gort.go(net.serve, listener, echo)
+            works(listener)
+            assert not sock.script
+            assert listener.refused == (4 if getattr(errno, name) in listener_module._FULL else 0)
+            listener.close()
+            g.result(5)
+
+    program(main)
+
+
+def test_errors_of_accept_that_do_not_pass():
+    """An error that will never go away is tried again for ever."""
+
+    def main():
+        sock = Scripted()
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        sock.script = [errno.EINVAL]
+        listener = net.Listener(sock)
+        with pytest.raises(OSError) as info:
+            net.serve(listener, echo)
+        assert info.value.errno == errno.EINVAL and listener.closed
+
+    program(main)
+
+
+def test_a_client_that_gives_up_in_the_queue():
+    """A connection that was reset before it was accepted ends the server (on some systems accept then fails)."""
+
+    def main():
+        with net.listen("127.0.0.1:0") as listener:
+            for _ in range(5):
+                reset(socket.create_connection(listener.addr))
+            ok = socket.create_connection(listener.addr)
+            with reports() as told:
+                g = gort.go(net.serve, listener, echo)
+                ok.send(b"x")
+                assert answer(ok) == b"x"
+                ok.close()
+                listener.close()
+                g.result(5)
+            assert told == []
+
+    program(main)
+
+
+def test_signals_without_end(procs):
+    """EINTR ends an accept, a read, a write or a look-up, or loses data."""
+    came = []
+
+    def main():
+        before = signal.signal(signal.SIGALRM, lambda *_: came.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        try:
+            with server(echo) as listener:
+                data = os.urandom(500_000)
+                for _ in range(4):
+                    with net.dial(("localhost", listener.addr[1])) as conn:
+                        g = gort.go(conn.write, data)
+                        assert conn.read_exactly(len(data)) == data
+                        g.result(5)
+                while len(came) < 50:
+                    gort.sleep(0.005)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    program(main, procs)
+
+
+def test_a_connection_s_descriptor_is_closed_by_other_code(procs):
+    """A descriptor that other code closed hangs its goroutine for good, or keeps the number's next owner from its data."""
+
+    def main():
+        a, b = socket.socketpair()
+        conn = net.Conn(a)
+        timed = gort.go(conn.read, timeout=0.1)
+        reader = gort.go(conn.read)
+        gort.sleep(0.02)
+        os.close(conn.fileno())
+        assert isinstance(timed.exception(5), (TimeoutError, OSError))
+        with pytest.raises(OSError) as info:
+            conn.write(b"x")
+        assert info.value.errno == errno.EBADF
+        c, d = socket.socketpair()
+        if d.fileno() == conn.fileno():
+            c, d = d, c
+        assert c.fileno() == conn.fileno()
+        with net.Conn(c) as new:
+            g = gort.go(new.read)
+            gort.sleep(0.02)
+            d.send(b"for the new one")
+            assert g.result(5) == b"for the new one"
+            a.detach()  # it is not ours any more
+            conn.close()
+            assert reader.exception(5) is not None
+            d.send(b"still there")
+            assert new.read(timeout=5) == b"still there"
+        b.close()
+        d.close()
+
+    program(main, procs)
+
+
+def test_ten_thousand_reads_time_out_at_once():
+    """Of many reads that end at one instant one is forgotten, or they take a search each."""
+    pairs = 1000 if resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 3000 else 200
+
+    def main():
+        socks = [socket.socketpair() for _ in range(pairs)]
+        conns = [net.Conn(s) for ab in socks for s in ab]
+        when = time.monotonic() + 1.0
+        each = 10_000 // len(conns)
+
+        def reads(conn):
+            with pytest.raises(TimeoutError):
+                conn.read(timeout=max(0.0, when - time.monotonic()))
+
+        for conn in conns:
+            conn.set_read_deadline(when)
+        gs = [gort.go(reads, conn) for conn in conns for _ in range(each)]
+        for g in gs:
+            g.result(30)
+        assert when <= time.monotonic() < when + 15
+        for conn in conns:
+            conn.close()
+
+    program(main)
+
+
+def test_an_exception_in_a_handler(procs):
+    """A handler's error ends the server, leaves its connection open, or is not reported, or twice."""
+
+    def main():
+        def handler(conn):
+            if conn.read() == b"bad":
+                raise ZeroDivisionError("on purpose")
+            conn.write(b"good")
+
+        with reports() as told:
+            with server(handler, limit=2) as listener:
+                for word in (b"bad", b"ok", b"bad", b"bad", b"ok"):
+                    with net.dial(listener.addr) as conn:
+                        conn.write(word)
+                        assert conn.read_all(timeout=10) == (b"good" if word == b"ok" else b"")
+            end = time.monotonic() + 10
+            while len(told) < 3:
+                assert time.monotonic() < end
+                gort.sleep(0.001)
+        assert [args.exc_type for args in told] == [ZeroDivisionError] * 3
+
+    program(main, procs)
+
+
+def test_another_connection_s_reset_in_a_handler_is_an_error():
+    """A handler whose own errand fails (a database's connection is reset) is not reported."""
+
+    def main():
+        port = unused_port()
+
+        def handler(conn):
+            net.dial(("127.0.0.1", port))
+
+        with reports() as told, server(handler) as listener:
+            with net.dial(listener.addr) as conn:
+                assert conn.read_all(timeout=10) == b""
+            end = time.monotonic() + 10
+            while not told:
+                assert time.monotonic() < end
+                gort.sleep(0.001)
+        assert told[0].exc_type is ConnectionRefusedError
+
+    program(main)
+
+
+def test_cancelled_everywhere(procs, jitter):
+    """A cancellation at some point of dialling, serving, reading or writing leaves something behind."""
+
+    def main():
+        import random
+
+        rng = random.Random(procs)
+
+        def client(addr):
+            with net.dial(addr) as conn:
+                conn.write(b"x" * rng.choice([1, 1000, 300_000]))
+                conn.close_write()
+                conn.read_all()
+
+        with reports(), server(echo, grace=0) as listener:
+            for _ in range(15):
+                gs = [gort.go(client, listener.addr) for _ in range(8)]
+                for g in gs:
+                    for _ in range(rng.randrange(4)):
+                        gort.gosched()
+                    g.cancel()
+                for g in gs:
+                    g.join(20)
+            works(listener)
+
+    program(main, procs)
+
+
+CTRL_C = """
+import os, signal, sys, threading, time
+import gort
+from gort import net
+
+def echo(conn):
+    try:
+        while data := conn.read():
+            conn.write(data)
+    finally:
+        cleaned.append(1)
+
+cleaned = []
+
+def main():
+    listener = net.listen("127.0.0.1:0")
+    if where == "dial":
+        import socket
+        full = socket.socket(); full.bind(("127.0.0.1", 0)); full.listen(0)
+        fill = [socket.socket() for _ in range(3)]
+        for s in fill:
+            s.setblocking(False)
+            s.connect_ex(full.getsockname())
+        print("ready", flush=True)
+        net.dial(full.getsockname())
+    g = gort.go(net.serve, listener, echo)
+    conns = [net.dial(listener.addr) for _ in range(20)]
+    if where == "busy":
+        def load(conn):
+            try:
+                while True:
+                    conn.write(b"x" * 100)
+                    conn.read_exactly(100)
+            except (OSError, net.IncompleteRead):
+                pass  # the server's side may have been cancelled first
+        for conn in conns:
+            gort.go(load, conn)
+    else:
+        for conn in conns:
+            conn.write(b"x")
+            conn.read_exactly(1)
+    print("ready", flush=True)
+    if where == "lines":
+        conns[0].read_until()
+    g.result()
+
+where = sys.argv[1]
+try:
+    gort.run(main, procs=int(sys.argv[2]))
+except KeyboardInterrupt:
+    left = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+    print("interrupted", len(cleaned), left)
+    sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("where", ["idle", "busy", "lines", "dial"])
+def test_ctrl_c_in_the_middle(where, procs):
+    """Ctrl-C does not end a server, or leaves handlers without their clean-up, or threads running."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-X", "faulthandler", "-c", CTRL_C, where, str(procs)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True)
+    try:
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=30)
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGABRT)
+            print(child.communicate()[1])
+    assert (out, child.returncode) == (f"interrupted {0 if where == 'dial' else 20} []\n", 7), (out, err)
+    assert "Traceback" not in err, err
+
+
+def test_threads_use_connections_beside_goroutines(jitter):
+    """A plain thread and goroutines on one connection disturb each other."""
+
+    def main():
+        with server(echo) as listener:
+            conn = net.dial(listener.addr)
+            total = 300_000
+            got = []
+
+            def reads():
+                left = total
+                while left:
+                    data = conn.read(min(left, 5000))
+                    left -= len(data)
+                got.append(total - left)
+
+            thread = threading.Thread(target=reads)
+            thread.start()
+            for _ in range(total // 1000):
+                conn.write(b"x" * 1000)
+            while not got:
+                gort.sleep(0.001)
+            thread.join()
+            assert got == [total]
+            conn.close()
+
+    program(main)
