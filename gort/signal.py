@@ -171,9 +171,7 @@ def _relay() -> None:
         number = _arrived.get()
         with _lock:
             if number is None:
-                if _relaying:  # it was for an earlier one
-                    continue
-                return
+                return  # for each that was started there is one, and it does not matter which of two gets it
             value = _signal.Signals(number) if _has_name(number) else number
             for chan in _channels.get(number, ()):
                 try:
