@@ -25,6 +25,7 @@ from .errors import (
 from .files import open
 from .futures import wait
 from .group import Group
+from .runtime import fork as _fork  # noqa: F401  (for what it does in the child of a fork)
 from .runtime import report as _report
 from .runtime.blocking import blocking
 from .runtime.carrier import current

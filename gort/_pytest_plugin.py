@@ -139,8 +139,12 @@ def _as_main(test: Callable[..., Any], marker: pytest.Mark, config: pytest.Confi
         body = functools.partial(test, **fixtures)
         if timeout <= 0:
             return instance.run(body, procs=procs)
-        with _Limit(timeout, body, config.stash[_stderr]):
-            return instance.run(body, procs=procs)
+        limit = _Limit(timeout, body, config.stash[_stderr])
+        with limit:
+            value = instance.run(body, procs=procs)
+        if limit.tries:  # `run` left a goroutine behind that did not end, see runtime/ending.py
+            raise limit._failure()
+        return value
 
     return call
 

@@ -28,7 +28,6 @@ wait for that end; an event loop built on goroutines (it would be a third loop t
 from __future__ import annotations
 
 import asyncio
-import atexit
 import concurrent.futures
 import inspect
 import os
@@ -252,7 +251,7 @@ def _own_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _own is None:
             _own = _LoopThread()
-            atexit.register(_close)
+            instance._at_end.append(_close)
         return _own.loop
 
 
@@ -262,11 +261,8 @@ def _is_own(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def _close() -> None:
-    """At exit.  First the goroutines, for their clean-up may use the loop."""
+    """At exit, after the goroutines: their clean-up may use the loop."""
     global _own
-    background = instance._background
-    if background is not None:
-        background.close()
     with _lock:
         own, _own = _own, None
     if own is not None:
@@ -280,7 +276,7 @@ def _forget() -> None:
     if _own is not None:
         _lost.append(_own)
         _own = None
-        atexit.unregister(_close)
+        instance._at_end.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -22,6 +22,7 @@ Read the files in this order; each opens with its own essay and imports only fro
     scheduler   what the Ms share: idle lists, the global run queue, stealing
     scope       blocks that can be cancelled, and blocks that cannot
     instance    Runtime, run, go: where all of it is put together
+    fork        how the child of a fork forgets all of it
 
 Nothing here knows channels, select or anything else above it.
 """

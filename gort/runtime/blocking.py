@@ -139,6 +139,13 @@ class Spares:
         for spare in idle:
             spare.note.release()
 
+    def forget(self) -> None:
+        """In the child of a fork: they have stayed behind."""
+        self.lock = threading.Lock()
+        self.idle.clear()
+        self.all.clear()
+        self.closed = True
+
     def threads(self) -> list[threading.Thread]:
         with self.lock:
             return [spare.thread for spare in self.all if spare.thread is not None]

@@ -28,6 +28,11 @@ def pick(n: int) -> int:
     return int(draw() * n)
 
 
+def forget() -> None:
+    """In the child of a fork: not the parent's choices once more."""
+    _generator.seed()
+
+
 def begin() -> None:
     """A runtime begins: as GORT_SEED says, if it says something.  Raises ValueError if that is no whole number."""
     text = os.environ.get("GORT_SEED")

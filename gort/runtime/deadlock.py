@@ -28,7 +28,6 @@ If only other threads are in the way, it is asked again later, for they may end 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -44,20 +43,24 @@ from .wait import ready_throw
 _lock = threading.Lock()
 _schedulers: weakref.WeakSet[Any] = weakref.WeakSet()
 
-# In a child process the parent's other threads, and so its runtimes, do not exist.
-os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=lambda: _forked())
-
-
-def _forked() -> None:
-    global _schedulers
-    _schedulers = weakref.WeakSet()
-    _lock.release()
-
 
 def register(sched: Any) -> None:
     """A scheduler has been made."""
     with _lock:
         _schedulers.add(sched)
+
+
+def schedulers() -> list[Any]:
+    """All there are."""
+    with _lock:
+        return list(_schedulers)
+
+
+def forget() -> None:
+    """In the child of a fork: the parent's threads, and so its runtimes, do not exist."""
+    global _lock, _schedulers
+    _lock = threading.Lock()
+    _schedulers = weakref.WeakSet()
 
 
 def check(sched: Any) -> bool:

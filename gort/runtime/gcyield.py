@@ -41,3 +41,11 @@ def remove() -> None:
     _users -= 1
     if _users == 0 and _collected in gc.callbacks:
         gc.callbacks.remove(_collected)
+
+
+def forget() -> None:
+    """In the child of a fork: there is no runtime any more."""
+    global _users
+    _users = 0
+    if _collected in gc.callbacks:
+        gc.callbacks.remove(_collected)

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from greenlet import getcurrent
 
 from ..errors import GortError, RuntimeClosed
-from . import chance, gcyield, stacks, stats
+from . import chance, deadlock, gcyield, stacks, stats
 from . import overdue as _overdue
 from .goroutine import Goroutine
 from .interrupt import Interrupt, deferral
@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 overdue = False
 _overdue.register(globals())
+
+GRACE = 1.0  # seconds that a goroutine may go on unheedingly after it was cancelled at the end of `run` or the program
 
 NO_KW: dict[str, Any] = {}  # for most goroutines: a dict of their own would add 80 bytes to each parked one
 
@@ -127,7 +129,7 @@ class Runtime:
         self._sched.begin_close()
         self._sched.join_threads()
         with _lock:
-            if not self._gone:
+            if not self._gone and not self._sched.orphaned:
                 self._gone = True
                 gcyield.remove()
                 deferral.remove()
@@ -162,7 +164,9 @@ def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any
     """Run fn(*args, **kw) as the main goroutine, on this thread, and return its value or raise its exception.
 
     procs is the number of Ps (GORT_PROCS, else the CPUs this process may use).  When main ends, all other goroutines
-    are cancelled and their ``finally`` blocks run.  Raises Deadlock if main waits and nothing can ever wake it.
+    are cancelled and their ``finally`` blocks run; one that does not notice within a second, because it computes or sits
+    in a call that gort cannot end, is left behind (and said so on stderr), as Go leaves it.  Raises Deadlock if main
+    waits and nothing can ever wake it.
     Raises GortError inside a goroutine.  Go: func main, GOMAXPROCS.
     """
     _check_callable(fn, "run")
@@ -184,11 +188,12 @@ def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any
             assert m.p is not None
             m.p.lrq.append(g)
             m.hub.switch()  # comes back when this machine has ended
-        sched.join_threads()
+        sched.join_threads(GRACE)
     finally:
         with _lock:
-            _running.remove(sched)
-            gcyield.remove()
+            if sched in _running:  # else this is the child of a fork that main made
+                _running.remove(sched)
+                gcyield.remove()
     value = g.result()
     if interrupt.last is not None and not interrupt.last.raised:  # type: ignore[attr-defined]
         raise interrupt.last  # a Ctrl-C that main ended too soon to meet
@@ -300,7 +305,6 @@ def _in_background() -> Scheduler:
     with _lock:
         if _background is None or _background._sched.closing:
             _background = Runtime()
-            atexit.register(_close_background, _background)
         return _background._sched
 
 
@@ -310,8 +314,25 @@ def timers_home() -> Scheduler:
     return m.sched if m is not None and not m.sched.closed else _in_background()
 
 
-def _close_background(runtime: Runtime) -> None:
-    runtime.close()
+def close_all() -> None:
+    """The program ends: close every runtime, the background one for example, and what was registered by `at_end`.
+
+    Not those whose `run` is going on, on a daemon thread: that thread is simply stopped, as others are.
+    """
+    with _lock:
+        schedulers = [sched for sched in deadlock.schedulers() if sched not in _running and not sched.closed]
+    for sched in schedulers:
+        sched.begin_close()
+    for sched in schedulers:
+        sched.join_threads(GRACE)
+    while _at_end:
+        _at_end.pop()()
+
+
+_at_end: list[Callable[[], None]] = []
+
+# Now, and not when the first runtime is made: functions registered later come first, and may use it.
+atexit.register(close_all)
 
 
 def _current() -> Scheduler | None:

@@ -65,6 +65,8 @@ class Interrupt:
     """The SIGINT handler of one `run`; a context manager that puts back what was there."""
 
     gort_own = True
+    live: list[Interrupt] = []
+    over = False  # its `run` stayed in the parent of a fork
 
     def __init__(self, m: Any, main: Goroutine[Any]) -> None:
         self.m = m
@@ -75,6 +77,8 @@ class Interrupt:
         self.old_fd = -1
 
     def __call__(self, _number: int, frame: FrameType | None) -> None:
+        if self.over:
+            raise KeyboardInterrupt
         current: Any = getcurrent()
         on_its_way = self.last is not None and not self.last.raised  # type: ignore[attr-defined]
         if type(current) is Carrier and not _in_gort(frame) and (current.g is self.main or on_its_way):
@@ -94,6 +98,7 @@ class Interrupt:
             m.nudge()
 
     def __enter__(self) -> Interrupt:
+        self.live.append(self)
         if _on_main_thread():
             self.before = signal.getsignal(signal.SIGINT)
             if self.before is signal.default_int_handler or isinstance(self.before, Deferral):
@@ -123,6 +128,8 @@ class Interrupt:
         self.pipe = None
 
     def __exit__(self, *_: object) -> None:
+        if self in self.live:
+            self.live.remove(self)
         if self.before is not None and signal.getsignal(signal.SIGINT) is self:
             signal.signal(signal.SIGINT, self.before)
         if self.pipe is not None:
@@ -161,3 +168,16 @@ class Deferral:
 
 
 deferral = Deferral()
+
+
+def forget() -> None:
+    """In the child of a fork: nothing of gort's runs, so SIGINT is Python's again.  The pipe is the parent's."""
+    for interrupt in Interrupt.live:
+        interrupt.over = True
+        if interrupt.pipe is not None:
+            signal.set_wakeup_fd(-1)
+            interrupt._close_pipe()
+    Interrupt.live.clear()
+    deferral.users = 0
+    if hasattr(signal.getsignal(signal.SIGINT), "gort_own"):
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -25,6 +25,10 @@ The one danger is a finalizer (``__del__``, a weakref callback) or a signal hand
 lines *on the same thread* and uses the same object: it would wait for itself for ever.  A waiter that has spun for a
 second therefore looks for the latch's holder in its own stack, and raises if it finds it there.
 
+In the child of a fork a latch may have no holder: the thread that had it stayed in the parent.  There, a waiter that
+has spun for a second looks at the stacks of all threads, and puts the permit back if none of them is inside gort (other
+than asleep, or between goroutines): a holder always is.
+
 Refused: ``threading.RLock`` (slower, and re-entry would corrupt instead of raise); no lock at all under a GIL (true
 only by accident of where the interpreter checks for thread switches).
 """
@@ -32,11 +36,16 @@ only by accident of where the interpreter checks for thread switches).
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from types import FrameType
+from typing import Any
 
 from ..errors import GortError
 
 Latch = list
+
+PATIENCE = 1.0  # seconds after which a waiter asks whether the holder will ever come back
 
 
 def new() -> list[None]:
@@ -54,16 +63,56 @@ def contend(latch: list[None]) -> None:
         except IndexError:
             pass
     delay = 20e-6
-    patience = time.monotonic() + 1.0
+    patience = time.monotonic() + PATIENCE
     while True:
-        time.sleep(delay)
+        _nap(delay)
         try:
             latch.pop()
             return
         except IndexError:
             if time.monotonic() > patience:
                 _check_reentry(latch)
+                if forked:
+                    _free_if_dead(latch)
             delay = min(delay * 2, 1e-3)
+
+
+def _nap(delay: float) -> None:
+    time.sleep(delay)  # in a function of its own, so that one can see from outside that this thread only waits
+
+
+# -- in the child of a fork -----------------------------------------------------------------------------------------
+
+forked: list[list[Any]] = []  # [the latches that were freed], if this process is the child of a fork
+_freeing = threading.Lock()
+_AT_REST = {"doze", "_park_thread", "_nap", "loop", "_loop", "main", "run", "_next"}  # functions that hold no latch
+
+
+def forget() -> None:
+    """In the child of a fork: from now on a latch may have no holder."""
+    _freeing._at_fork_reinit()  # type: ignore[attr-defined]
+    forked[:] = [[]]
+
+
+def _free_if_dead(latch: list[None]) -> None:
+    """Give back the permit that stayed in the parent.  That can be the case once for each latch."""
+    with _freeing:
+        freed = forked[0]
+        if not latch and not any(other is latch for other in freed) and not _somebody_inside():
+            freed.append(latch)
+            latch.append(None)
+
+
+def _somebody_inside() -> bool:
+    """Does any other thread stand in gort, in a function that may hold a latch?"""
+    me = threading.get_ident()
+    for ident, top in sys._current_frames().items():
+        frame: FrameType | None = top
+        while frame is not None and not frame.f_globals.get("__name__", "").startswith("gort."):
+            frame = frame.f_back
+        if ident != me and frame is not None and frame.f_code.co_name not in _AT_REST:
+            return True
+    return False
 
 
 def _check_reentry(latch: list[None]) -> None:

@@ -348,6 +348,13 @@ class Descriptor:
             if monotonic() >= limit:
                 raise TimeoutError(f"{side.name} of descriptor {self.fd} timed out after {timeout:g} s")
 
+    def forget(self) -> None:
+        """In the child of a fork, the parent's poller being closed: who waits here does so in the parent."""
+        self.pollers.clear()
+        for side in (self.read, self.write):
+            side.first = side.others = side.alarm = side.carrier = None
+            side.latch = [None]
+
     def close(self) -> None:
         """Wake everybody who waits.  To be called *before* the file descriptor itself is closed; twice does no harm."""
         if self.closed:

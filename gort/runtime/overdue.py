@@ -54,6 +54,13 @@ def mark(machine: Any, wait: bool = True) -> None:
             _lock.release()
 
 
+def forget() -> None:
+    """In the child of a fork: there are no machines any more."""
+    _lock._at_fork_reinit()  # type: ignore[attr-defined]
+    _late.clear()
+    _publish()
+
+
 def clear(machine: Any) -> None:
     """This machine has given way (or is gone, or is known to be stuck and watched by other means)."""
     with _lock:

@@ -29,7 +29,7 @@ from typing import Any
 from greenlet import getcurrent
 
 from ..errors import Cancelled, RuntimeClosed, ThreadLimit
-from . import chance, deadlock
+from . import chance, deadlock, ending
 from .blocking import Spares
 from .goroutine import FAILED, FREE_THREADED, Goroutine, next_id
 from .machine import Machine
@@ -74,6 +74,7 @@ class Scheduler:
         self.closing = False
         self.wave = 0  # closing: goroutines up to this number have been cancelled
         self.closed = False
+        self.orphaned = False  # it stayed in the parent process: see fork.py
         self.ended = threading.Event()
         self.threads: set[threading.Thread] = set()
         self.started_at = monotonic()
@@ -89,7 +90,8 @@ class Scheduler:
         m = getattr(getcurrent(), "m", None)
         if self.closed or (self.closing and (m is None or m.sched is not self)):
             # Its own goroutines may still start some, in their clean-up.
-            raise RuntimeClosed("this Runtime has been closed: create a new one")
+            where = "belongs to the parent process of a fork" if self.orphaned else "has been closed"
+            raise RuntimeClosed(f"this Runtime {where}: create a new one")
         self.grq.append(g)
         self.wake_for_work()
         if self.closed and not self.ms:
@@ -560,9 +562,16 @@ class Scheduler:
         while self.reports:
             report(*self.reports.popleft())
 
-    def join_threads(self) -> None:
-        """Wait until every machine has ended and its thread is gone."""
-        self.ended.wait()
+    def join_threads(self, grace: float | None = None) -> None:
+        """Wait until every machine has ended and its thread is gone.
+
+        With a grace (seconds), do not wait for machines whose goroutines take no notice of their end for so long.
+        """
+        if grace is None:
+            self.ended.wait()
+        elif not ending.wait_for(self, grace):
+            self._all_ended()
+            return
         for thread in [*self.threads, *self.spares.threads(), self.sysmon.thread]:
             if thread is not None and thread is not threading.current_thread() and thread.ident is not None:
                 thread.join()

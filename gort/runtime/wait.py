@@ -58,6 +58,8 @@ Ticket = list[Any]
 
 FOREVER = threading.TIMEOUT_MAX
 
+parked_threads: set[Any] = set()  # plain threads that wait: in the child of a fork their tickets must not be served
+
 
 class Hub(greenlet):
     """The greenlet of a machine's scheduling loop.  It has `.m`, so that `go` works there, but it cannot park."""
@@ -203,6 +205,7 @@ def park(w: Any, ticket: Ticket, timeout: float | None = None, what: str = "the 
 
 
 def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: str) -> Any:
+    parked_threads.add(w)
     try:
         done = w.lock.acquire(timeout=-1 if timeout is None else min(timeout, FOREVER))
     except BaseException:
@@ -215,6 +218,8 @@ def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: s
                 if give_back is not None:
                     give_back(ticket)
         raise
+    finally:
+        parked_threads.discard(w)
     if not done:
         if ticket[2].withdraw(ticket):
             raise TimeoutError(f"{what} timed out after {timeout:g} s")

@@ -1,0 +1,77 @@
+"""How long the end of a program waits for goroutines that do not end.
+
+The idea.  When `run` is over, or the program, everybody is cancelled.  A goroutine meets that at its next blocking
+operation, runs its ``finally`` blocks and ends, and we wait for it, however long its clean-up takes.  But one that
+computes without end, or sits in a call that nothing can end (a `time.sleep` of an hour, a read from a dead disk), never
+meets it.  Go does not wait for anybody when main returns; Python waits for its threads for ever.  gort waits for those
+who *have noticed*, and gives the others a moment.
+
+Who is left behind.  A machine, with its thread, none of whose goroutines has met its cancellation, and that has made no
+step (started, parked, given way) for that moment.  When all that are left are like that, they are named on stderr and
+the end goes on without them.  Their threads are daemons, and stop with the process.  Should one of them come back
+before, it meets its cancellation, runs its ``finally`` blocks and ends as usual.
+
+Refused: to raise something in such a thread from outside (it may be about to go on, and then the exception would hit
+the scheduler); to wait only for so long altogether (it would cut clean-ups off that are nearly done).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from time import monotonic
+from typing import Any
+
+MOST = 5  # goroutines named
+
+
+def wait_for(sched: Any, grace: float) -> bool:
+    """Wait until a closing scheduler's machines have ended.  False: those that are left will not, it seems."""
+    seen: dict[Any, tuple[int, float]] = {}  # machine -> its tick, and when it was first seen to be that
+    delay = min(0.02, grace / 4)
+    while not sched.ended.wait(delay):
+        delay = min(delay * 1.5, max(0.02, grace / 4))
+        now = monotonic()
+        machines = list(sched.ms)
+        for m in machines:
+            tick = m.started + m.parked + m.yielded
+            if m not in seen or seen[m][0] != tick:
+                seen[m] = tick, now
+        if machines and all(now - seen[m][1] >= grace and _heedless(m) for m in machines):
+            _say(machines, grace)
+            return False
+    return True
+
+
+def _heedless(m: Any) -> bool:
+    """Has none of this machine's goroutines met its cancellation?"""
+    if m.ident == threading.get_ident():
+        return True  # of a `run` that an exception has broken off: it stood on this very thread, and never goes on
+    some = False
+    for carrier in list(m.carriers):
+        g = carrier.g
+        if g is not None:
+            some = True
+            if hasattr(g, "_cancelled") and carrier.pending is None:  # raised, or held back by a shield
+                return False
+    return some
+
+
+def _say(machines: list[Any], grace: float) -> None:
+    lines = []
+    for m in machines:
+        for carrier in list(m.carriers):
+            g = carrier.g
+            if g is not None:
+                reason = carrier.wait_reason()
+                lines.append(f"  {g.describe()}{', ' + reason if reason else ''}\n")
+    more = f"  and {len(lines) - MOST} more\n" if len(lines) > MOST else ""
+    try:
+        sys.stderr.write(
+            f"gort: left behind at the end, for they took no notice of being cancelled for {grace:g} s:\n"
+            + "".join(lines[:MOST])
+            + more
+        )
+        sys.stderr.flush()
+    except Exception:
+        pass  # there is no stderr any more

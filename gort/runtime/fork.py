@@ -1,0 +1,266 @@
+"""After a fork, the child starts clean: no runtime, no goroutines, nothing of the parent's touched.
+
+The idea.  A fork takes along one thread, the one that forks.  All other machines, sysmon, every goroutine that stands
+on them: gone, in the middle of whatever they did.  So the child forgets them all, and what it starts afterwards
+(`run`, `go`, a Runtime) is new.  The parent notices nothing.
+
+What becomes of the caller of ``os.fork()`` in the child?
+
+- On a plain thread: nothing happens to it.
+- In a goroutine: it goes on behind the fork as plain code, on what is now the only thread.  It is no goroutine any more
+  (`current` gives None), so it may call `run`; its blocking operations block the thread.  The other goroutines of the
+  same thread are suspended for ever, and their ``finally`` blocks do not run: they belong to the parent.
+- When the function of such a goroutine returns in the child: the main goroutine's `run` returns what it returned, as in
+  the parent, and the program goes on.  Any other goroutine was a thread of its own, so to speak, and the process ends
+  with it, as it does when a thread forks: what the child has started is closed, the output is flushed, and the exit
+  status is 0, or as SystemExit says, or 1 with the exception shown.  ``atexit`` functions are for the main one only.
+
+What the child still holds of the parent's:
+
+- A Goroutine's handle: it has ended, with an error that says that it stayed behind.
+- A Runtime: closed.
+- A channel, mutex and so on: as it was at that moment, without those who waited at it.  What another goroutine held
+  locked stays locked, so a child does well to make its own.  But a latch (latch.py) that another thread held at that
+  moment is freed when it is next met.
+
+The parent's pollers are shared with the child by the system: to unregister a descriptor here would unregister it there.
+So they are closed first of all, which concerns only the child's end of them.
+
+How the child leaves the scheduler.  The forking goroutine's carrier stands in Carrier.run, above the hub.  It becomes an
+`Orphan`: without `m`, `ready` and `pending`, by which everything in gort recognises a carrier; and its parent is no
+longer the hub but the thread's own greenlet (main: the one that waits in `run`), or for others a greenlet that ends the
+process.  Its machine is left with nothing to run, so that the loop in Carrier.run comes to its end by itself.
+The suspended greenlets are kept (`_left_behind`), for dropping the last reference to one would end it, and run its
+``finally`` blocks here.
+
+Locks.  Each one that lives in a module, or in a scheduler that is still used on the way out, may have been held by a
+thread that is gone: they are made anew.  The data they guard is changed by single operations of C code, which a fork
+does not cut in two (a free-threaded build stops all threads before it forks).
+
+Refused: to hold the locks over the fork, as logging does (a goroutine could not fork while another one is in the
+middle of something, and signal handlers fork too); to let the forking goroutine stay one, on a machine made for it (it
+cannot: `run` could not be called in a child, and multiprocessing's children would drag half a scheduler along).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+from ..errors import Cancelled, GortError
+from . import chance, deadlock, gcyield, goroutine, instance, interrupt, latch, overdue, timers, wait
+from .carrier import Carrier
+from .goroutine import FAILED, Goroutine
+from .report import report
+from .wait import Hub
+
+_left_behind: list[Any] = []
+
+
+class Orphan(greenlet):
+    """What a carrier is in the child: the same object, but nothing that gort knows."""
+
+    __slots__ = Carrier.__slots__
+
+    def _rest(self) -> bool:
+        return False  # the end of Carrier.run
+
+
+class OrphanHub(greenlet):
+    """Likewise a hub: the fork came from a callback or signal handler that ran in it."""
+
+    __slots__ = Hub.__slots__
+
+
+class _Nobody:
+    """Stands for the carrier and the machine of the goroutine that forked: nothing can be delivered to it."""
+
+    g = inner = wait = pending = None
+    live = property(lambda self: 0)
+
+    @property
+    def m(self) -> _Nobody:
+        return self
+
+    def request(self, *_: Any, **_kw: Any) -> None:
+        pass
+
+    deliver = advance = nudge = request
+
+    def waits(self) -> bool:
+        return False
+
+    waits_outside = waits
+
+    def runs(self) -> bool:
+        return True
+
+    def wait_reason(self) -> str:
+        return ""
+
+
+def _free(lock: Any) -> None:
+    if not (hasattr(lock, "_is_owned") and lock._is_owned()):  # by this thread: a signal handler forks
+        lock._at_fork_reinit()
+
+
+def _in_child() -> None:
+    """First of all in the child, on its only thread."""
+    for lock in (goroutine._joins, timers._claims, instance._lock):
+        _free(lock)
+    overdue.forget()
+    gcyield.forget()
+    chance.forget()
+    interrupt.forget()
+    latch.forget()
+    for w in list(wait.parked_threads):
+        _kill(w.wait)
+    wait.parked_threads.clear()
+
+    chain = []
+    w: Any = getcurrent()
+    while w is not None:
+        chain.append(w)
+        w = w.parent
+    error = GortError("this goroutine stayed behind in the parent process: a fork takes along only the one that forks")
+    schedulers = list(deadlock._schedulers)
+    deadlock.forget()
+    instance._running.clear()
+    instance._background = None
+    for sched in schedulers:
+        for m in list(sched.ms):
+            _forget_machine(m, chain, error)
+        _forget_scheduler(sched, error)
+    for w in chain:
+        if type(w) is Carrier:
+            _orphan(w)
+        elif isinstance(w, Hub):
+            _orphan_hub(w)
+        elif hasattr(w, "carrier"):  # a greenlet of the goroutine's own, that has waited: see wait.adopt
+            for name in ("m", "ready", "wait", "carrier"):
+                w.__dict__.pop(name, None)
+
+
+def _kill(ticket: Any) -> None:
+    """Make a ticket dead, whoever holds the place's lock."""
+    if ticket is not None:
+        ticket[0] = None
+        permit = getattr(ticket[2], "permit", None)
+        if permit is not None:  # a select
+            permit.clear()
+
+
+def _leave_behind(g: Goroutine[Any], error: GortError) -> None:
+    if not g.done():
+        g._exc = error
+        g._tb = None
+        g._waiters = None
+        g._value = FAILED
+
+
+def _forget_machine(m: Any, chain: list[Any], error: GortError) -> None:
+    _left_behind.append((m, m.hub, m.maker, list(m.carriers), list(m.free), list(m.ready), list(m.throws)))
+    for carrier in list(m.carriers):
+        if carrier in chain:
+            continue
+        for w in (carrier, carrier.inner):
+            if w is not None:
+                _kill(w.wait)
+        if carrier.g is not None:
+            _leave_behind(carrier.g, error)
+    if m.solo is not None:
+        _leave_behind(m.solo, error)
+    poller, m.poller = m.poller, None
+    if poller is not None:
+        _free(poller.lock)
+        descriptors = list(poller.descriptors.values())
+        poller.descriptors.clear()
+        poller.close()
+        for descriptor in descriptors:
+            descriptor.forget()
+    m.note = threading.Lock()
+    m.note.acquire()
+    for queue in (m.ready, m.throws, m.mail, m.carriers, m.free, m.undelivered):
+        queue.clear()
+    m.starter = m.p = m.next = m.last = m.solo = m.apart = None
+    m.alive = m.probed = m.late = False
+
+
+def _forget_scheduler(sched: Any, error: GortError) -> None:
+    sched.orphaned = sched.closing = sched.closed = True
+    _free(sched.lock)
+    for p in sched.allp:
+        _free(p.timers.lock)
+        p.timers.heap.clear()
+        p.m = p.keeper = None
+    for queue in [sched.grq, *(p.lrq for p in sched.allp)]:
+        while queue:
+            _leave_behind(queue.popleft(), error)
+    for some in (sched.ms, sched.idle_ms, sched.waiting_for_p, sched.away, sched.apart_asleep, sched.reports, sched.threads):
+        some.clear()
+    sched.ended = threading.Event()
+    sched.ended.set()
+    sched.sysmon.over = True
+    sched.sysmon.thread = None
+    sched.sysmon.note = threading.Lock()
+    sched.spares.forget()
+
+
+def _orphan(carrier: Any) -> None:
+    m, g = carrier.m, carrier.g
+    carrier.pending = None
+    carrier.__class__ = Orphan
+    root = m.hub.parent
+    if g is None:
+        return  # between two goroutines: a finalizer or signal handler forks; the loop ends by itself
+    carrier.parent = root if g is m.sched.main else greenlet(lambda *_: _end_process(g), root)
+    g.carrier = _Nobody()
+    if g._waiters is not None:
+        g._waiters = None
+    del carrier.m, carrier.ready, carrier.pending
+
+
+def _orphan_hub(hub: Any) -> None:
+    m = hub.m
+    root = hub.parent
+    hub.__class__ = OrphanHub
+    hub.parent = greenlet(lambda *_: _end_process(None), root)
+    del hub.m
+    assert m is not None
+
+
+def _end_process(g: Goroutine[Any] | None) -> None:
+    """The goroutine that forked, and was not main, has ended in the child."""
+    status = 0
+    try:
+        exc = g.exception(0) if g is not None else None
+        if isinstance(exc, SystemExit):
+            code = exc.code
+            if isinstance(code, int):
+                status = code & 0xFF
+            elif code is not None:
+                sys.stderr.write(f"{code}\n")
+                status = 1
+        elif exc is not None and not isinstance(exc, Cancelled):
+            status = 1
+            assert g is not None
+            report(exc, g.describe())
+        instance.close_all()
+    except BaseException as exc:
+        status = status or 1
+        report(exc, "the end of a forked process")
+    finally:
+        for file in (sys.stdout, sys.stderr):
+            try:
+                file.flush()
+            except Exception:
+                pass  # it is closed, or nobody reads
+        os._exit(status)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
