@@ -208,12 +208,13 @@ class TimerHeap:
         return more
 
     def take_all(self, other: TimerHeap) -> None:
-        """Move the other heap's timers here (its P goes out of use)."""
+        """Move the other heap's timers here: its P goes out of use, or is idle and nobody sees to them."""
         with other.lock:
             items = list(other.heap)
+            dead, other.dead = other.dead, 0
             other.heap.clear()
-            other.dead = 0
         with self.lock:
+            self.dead += dead
             self.heap.extend(items)
             heapq.heapify(self.heap)
 
