@@ -17,6 +17,9 @@ goroutines may be in a ``with`` on the same context.  Leaving the block does not
 business, as others may be using it).  `current` is the context of the innermost ``with``, also in goroutines that were
 started inside it: they may put their own work under it, with ``with current():``.
 
+A plain thread cannot be interrupted, and its ``with`` raises.  There one waits with a ``timeout``, or with `select` on
+the context's `done` channel beside the others.
+
 What differs from Go: `cancel` is a method, but only of what `with_cancel` and its like return (`CancelContext`), so a
 function that is given a `Context` is given no way to end it; deadlines are times of ``time.monotonic``; one need not
 call cancel to release anything, see next.

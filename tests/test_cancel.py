@@ -7,6 +7,7 @@ everything is cancelled at random, by every mechanism there is.
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import random
 import threading
@@ -21,6 +22,7 @@ import gort
 from gort import Cancelled, Chan, context, go, gosched, run, select
 from gort.cancel import shield, timeout
 from gort.group import Group
+from gort.runtime.netpoll import Descriptor
 from gort.runtime.scope import Scope
 
 SEED = int(os.environ.get("GORT_SEED") or random.randrange(2**32))
@@ -52,7 +54,41 @@ WAITS: dict[str, Callable[[], Any]] = {
     "gosched": lambda: [gosched() for _ in iter(int, 1)],
     "group": lambda: wait_for_a_group(),
     "place": lambda: wait_for_a_place(),
+    "done": lambda: context.background().done().recv(),
+    "iteration": lambda: list(Chan()),
+    "ticker": lambda: list(gort.Ticker(LONG)),
+    "mutex": lambda: [m.lock() for m in [gort.Mutex()] * 2],
+    "with mutex": lambda: locked(gort.Mutex()).__enter__(),
+    "rlock": lambda: locked(gort.RWMutex()).rlock(),
+    "lock": lambda: locked(gort.RWMutex()).lock(),
+    "acquire": lambda: [s.acquire(2) for s in [gort.Semaphore(3)] * 2],
+    "waitgroup": lambda: [(wg.add(), wg.wait()) for wg in [gort.WaitGroup()]],
+    "cond": lambda: locked(gort.Cond()).wait(),
+    "wait_for": lambda: locked(gort.Cond()).wait_for(lambda: False),
+    "event": lambda: gort.Event().wait(),
+    "barrier": lambda: gort.Barrier(2).wait(),
+    "once": lambda: [(start(o.do, Chan().recv), o.do(int)) for o in [gort.Once()]],
+    "flight": lambda: [(start(f.do, 1, Chan().recv), f.do(1, int)) for f in [gort.SingleFlight()]],
+    "future": lambda: gort.wait(concurrent.futures.Future()),
+    "futures": lambda: gort.wait([concurrent.futures.Future(), concurrent.futures.Future()]),
+    "pipe": lambda: wait_for_a_pipe(),
 }
+
+
+def locked(lock: Any) -> Any:
+    lock.lock()
+    return lock
+
+
+def wait_for_a_pipe() -> None:
+    r, w = os.pipe()
+    d = Descriptor(r)
+    try:
+        d.wait_read()
+    finally:
+        d.close()
+        os.close(r)
+        os.close(w)
 
 
 def wait_for_a_group() -> None:
@@ -83,6 +119,23 @@ def test_a_time_limit_ends_every_kind_of_wait(procs: int, wait: str) -> None:
         gort.sleep(0)  # nothing is left over
 
     run(main, procs=procs)
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_context_ends_every_kind_of_wait(wait: str) -> None:
+    """Breaks: an operation that goes on although the context that it runs under has ended."""
+
+    def main() -> None:
+        ctx = context.with_cancel(context.background())
+        gort.after_func(0.001, ctx.cancel, KeyError("why"))
+        with pytest.raises(context.ContextCancelled, match="KeyError: 'why'") as info, ctx:
+            WAITS[wait]()
+        assert isinstance(info.value.cause, KeyError)
+        with pytest.raises(context.ContextCancelled), ctx:  # and what begins when it has ended does not begin to wait
+            WAITS[wait]()
+        gort.sleep(0)
+
+    run(main, procs=2)
 
 
 def test_no_limit_and_no_time() -> None:
