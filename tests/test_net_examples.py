@@ -1,0 +1,167 @@
+"""The network's examples, run as a user runs them: echo.py, redis_ping.py, portscan.py."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from nettools import unused_port
+from test_examples import finish, run, start
+
+pytestmark = pytest.mark.limit(150)
+
+
+# -- echo.py -------------------------------------------------------------------------------------------------------
+
+
+def test_echo_by_itself():
+    """What a newcomer runs first: server and load in one command."""
+    done = run("echo.py", "-c", 20, "-n", 400)
+    assert done.returncode == 0, done.stderr
+    out = done.stdout.decode()
+    assert "20 connections, 400 requests of 64 bytes" in out and "us of CPU a request" in out
+
+
+@pytest.mark.parametrize("where", ["tcp", "unix"])
+def test_echo_server_and_load_apart(where, tmp_path):
+    """The server stops on Ctrl-C, with status 130 and no traceback, and its Unix socket's file is gone."""
+    address = f"127.0.0.1:{unused_port()}" if where == "tcp" else f"unix:{tmp_path / 'echo'}"
+    server = start("echo.py", "serve", address)
+    assert b"listening at <Listener" in server.stdout.readline()
+    done = run("echo.py", "load", address, "-c", 5, "-n", 50, "-s", 100_000)
+    assert done.returncode == 0 and b"5 connections, 50 requests of 100000 bytes" in done.stdout, done.stderr
+    server.send_signal(signal.SIGINT)
+    ended = finish(server)
+    assert ended.returncode == 130 and ended.stderr == b""
+    assert not os.path.exists(tmp_path / "echo")
+
+
+def test_echo_tells_what_is_wrong():
+    """Wrong arguments and a server that is not there get a sentence."""
+    done = run("echo.py", "load", f"127.0.0.1:{unused_port()}", "-c", 3, "-n", 3)
+    assert done.returncode == 1 and b"3 connections: " in done.stderr and b"Traceback" not in done.stderr
+    for args in (["-c", "0"], ["-s", "x"], ["dance"]):
+        assert run("echo.py", *args).returncode == 2
+    done = run("echo.py", "serve", "nowhere")
+    assert done.returncode == 1 and b"has no port" in done.stderr and b"Traceback" not in done.stderr
+
+
+# -- redis_ping.py -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def redis():
+    """A server, and its port."""
+    port = unused_port()
+    server = start("redis_ping.py", f"127.0.0.1:{port}")
+    assert b"listening" in server.stdout.readline()
+    yield port
+    server.send_signal(signal.SIGINT)
+    ended = finish(server)
+    assert ended.returncode == 130 and ended.stderr == b""
+
+
+def command(*words):
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)
+
+
+def ask(sock, data, answer):
+    sock.sendall(data)
+    got = b""
+    while len(got) < len(answer):
+        more = sock.recv(65536)
+        assert more, got
+        got += more
+    assert got == answer
+
+
+def test_redis_s_commands(redis):
+    """The protocol: arrays and lines, pipelined and in pieces, binary values, errors that name what is wrong."""
+    with socket.create_connection(("127.0.0.1", redis), timeout=30) as sock:
+        ask(sock, b"PING\r\n", b"+PONG\r\n")
+        ask(sock, command(b"PING", b"hello"), b"$5\r\nhello\r\n")
+        value = bytes(range(256)) * 1000
+        ask(sock, command(b"set", b"k", value), b"+OK\r\n")
+        ask(sock, command(b"GET", b"k"), b"$%d\r\n%b\r\n" % (len(value), value))
+        ask(sock, command(b"GET", b"none"), b"$-1\r\n")
+        ask(sock, command(b"SET", b"k", b"v", b"NX"), b"$-1\r\n")
+        ask(sock, command(b"SET", b"k", b"v", b"XX", b"EX", b"100"), b"+OK\r\n")
+        ask(sock, command(b"TTL", b"k"), b":100\r\n")
+        ask(sock, command(b"SET", b"gone", b"v", b"PX", b"0"), b"+OK\r\n")
+        ask(sock, command(b"GET", b"gone"), b"$-1\r\n")
+        many = b"".join(command(b"INCR", b"n") for _ in range(1000))
+        ask(sock, many, b"".join(b":%d\r\n" % (i + 1) for i in range(1000)))
+        for byte in command(b"MGET", b"k", b"n"):
+            sock.sendall(bytes([byte]))
+        ask(sock, b"", b"*2\r\n$1\r\nv\r\n$4\r\n1000\r\n")
+        ask(sock, command(b"INCR", b"k"), b"-ERR value is not an integer or out of range\r\n")
+        ask(sock, command(b"GET"), b"-ERR wrong number of arguments for 'get' command\r\n")
+        ask(sock, command(b"SING"), b"-ERR unknown command 'SING'\r\n")
+        ask(sock, command(b"DEL", b"k", b"n", b"none"), b":2\r\n")
+        ask(sock, b"*1\r\n!", b"")
+        ask(sock, b"x\r\n", b"-ERR Protocol error: expected '$', got '!'\r\n")
+        assert sock.recv(10) == b""
+
+
+def test_redis_keeps_its_promises_to_many_at_once(redis):
+    """Clients at once: no INCR is lost."""
+
+    def client():
+        with socket.create_connection(("127.0.0.1", redis), timeout=30) as sock:
+            sock.sendall(command(b"INCR", b"n") * 200)
+            got = b""
+            while got.count(b"\r\n") < 200:
+                got += sock.recv(65536)
+
+    threads = [threading.Thread(target=client) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with socket.create_connection(("127.0.0.1", redis), timeout=30) as sock:
+        ask(sock, command(b"GET", b"n"), b"$4\r\n2000\r\n")
+
+
+@pytest.mark.skipif(not shutil.which("redis-benchmark"), reason="redis-benchmark is not installed")
+def test_redis_s_own_programs(redis):
+    """redis-cli and redis-benchmark can drive it."""
+    cli = ["redis-cli", "-p", str(redis)]
+    assert subprocess.run([*cli, "set", "a", "b"], capture_output=True, timeout=60).stdout == b"OK\n"
+    assert subprocess.run([*cli, "get", "a"], capture_output=True, timeout=60).stdout == b"b\n"
+    bench = ["redis-benchmark", "-p", str(redis), "-t", "ping,set,get", "-n", "2000", "-P", "8", "--csv"]
+    done = subprocess.run(bench, capture_output=True, timeout=100)
+    assert done.returncode == 0 and done.stdout.count(b"\n") >= 4, (done.stdout, done.stderr)
+
+
+# -- portscan.py ---------------------------------------------------------------------------------------------------
+
+
+def test_portscan():
+    """The open ports, all of them, and no other."""
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    try:
+        opened = {server.getsockname()[1] for server in servers}
+        low, high = min(opened), min(65535, max(opened) + 300)
+        done = run("portscan.py", "localhost", "-p", f"{max(1, low - 300)}-{high}", "-n", 100)
+        found = {int(line.split()[0]) for line in done.stdout.splitlines()}
+        assert done.returncode == 0 and opened <= found, done.stderr
+        for port in found - opened:  # another program's, if it is still there
+            with socket.create_connection(("127.0.0.1", port)):
+                pass
+        assert f"{len(found)} open".encode() in done.stderr
+    finally:
+        for server in servers:
+            server.close()
+
+
+def test_portscan_tells_what_is_wrong():
+    """An unknown host and wrong ports get a sentence."""
+    done = run("portscan.py", "no.such.host.invalid")
+    assert done.returncode == 1 and b"no.such.host.invalid" in done.stderr and b"Traceback" not in done.stderr
+    for args in (["-p", "9-1"], ["-p", "x"], ["-n", "0"]):
+        done = run("portscan.py", *(["localhost", *args] if args else []))
+        assert done.returncode == 2 and b"Traceback" not in done.stderr
