@@ -2,7 +2,7 @@
 
 A generator sends 2, 3, 4, ... into the first channel. Each filter receives from one channel and sends
 what its prime does not divide into the next. For the 200th prime, 1223, that is 200 goroutines and
-some 50,000 messages over unbuffered channels: a program that is nothing but scheduling, and whose
+some 22,000 messages over unbuffered channels: a program that is nothing but scheduling, and whose
 chain grows while it runs.
 
 Where a library has no unbuffered queue, one of a single place stands for it, which lets a filter
