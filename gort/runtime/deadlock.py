@@ -16,7 +16,7 @@ No false alarm: it must be shown of everything that could wake a goroutine that 
 Several runtimes.  The machines of another one are threads that might wake ours, unless it is as quiet as we are.  To see
 that all are quiet *at the same moment* they are looked at twice: who is quiet at both looks, and has had no P between
 them, was quiet all the time, so there is a moment, between the first look at the last one and the second look at the
-first one, when all were.
+first one, when all were; and then the threads are counted.
 
 What is not seen is a thread that C code started and that is not calling into Python just now (an audio library's, say).
 Counting the system's threads would show it, and also the pools of numeric libraries, which wake nobody: with those
@@ -75,30 +75,34 @@ def check(sched: Any) -> bool:
         if sched.awake():
             return False
         before = _moves(everybody)
-        if not _quiet(sched) or _foreign_signal_handlers():
+        # The cheap questions first: there may be a million goroutines to ask.
+        if not _idle(sched) or _foreign_signal_handlers():
             return False
-        if not all(_quiet(other) for other in others):
+        if not all(_idle(other) for other in others) or _foreign_threads(everybody):
             return True
-        own = {ident for other in everybody for ident in _threads(other)}
-        if set(sys._current_frames()) - own:
+        if not _stuck(sched):
+            return False
+        if not all(_stuck(other) for other in others) or _foreign_threads(everybody):
             return True
-        if not all(_quiet(other) for other in everybody) or _moves(everybody) != before:
+        if not all(_idle(other) and _stuck(other) for other in everybody) or _moves(everybody) != before:
             return True
         _tell(sched, main)
         return False
 
 
-def _quiet(sched: Any) -> bool:
-    """Does nothing run in this scheduler, and can nothing run, unless somebody else wakes it?"""
-    machines = list(sched.ms)
+def _idle(sched: Any) -> bool:
+    """Does nothing run in this scheduler, is nothing ready to run, and no timer planned?"""
     if sched.grq or sched.external or sched.reports:
         return False
-    if any(not m.asleep or m.ready or m.mail or m.throws for m in machines):
+    if any(not m.asleep or m.ready or m.mail or m.throws for m in list(sched.ms)):
         return False
     # `next` drops the dead ones at the head; what then remains may be planned for never, but is planned.
-    if any(p.lrq or p.timers.next() != INFINITY or p.timers.heap for p in list(sched.allp)):
-        return False
-    for m in machines:
+    return not any(p.lrq or p.timers.next() != INFINITY or p.timers.heap for p in list(sched.allp))
+
+
+def _stuck(sched: Any) -> bool:
+    """Does each of its goroutines wait, for something that only the program itself can bring?"""
+    for m in list(sched.ms):
         for carrier in list(m.carriers):
             g = carrier.g
             if g is not None and g._value is PENDING and (carrier.waits_outside() or not carrier.waits()):
@@ -111,12 +115,15 @@ def _moves(schedulers: list[Any]) -> list[tuple[Any, ...]]:
     return [(m, m.since, m.wakes, m.parked) for sched in schedulers for m in list(sched.ms)]
 
 
-def _threads(sched: Any) -> list[int | None]:
-    """The idents of its threads that wake nobody as long as it is quiet."""
-    with sched.spares.lock:
-        idle = [spare.thread.ident for spare in sched.spares.idle if spare.thread is not None]
-    ended = [thread.ident for thread in list(sched.threads)]  # machines that have retired, and may be on their way out
-    return [*(m.ident for m in list(sched.ms)), sched.sysmon.ident, *idle, *ended]
+def _foreign_threads(schedulers: list[Any]) -> bool:
+    """Is there a thread but theirs?"""
+    own: set[int | None] = set()
+    for sched in schedulers:
+        own |= {m.ident for m in list(sched.ms)}
+        own.add(sched.sysmon.ident)
+        with sched.spares.lock:
+            own |= {spare.thread.ident for spare in sched.spares.idle if spare.thread is not None}
+    return bool(set(sys._current_frames()) - own)
 
 
 def _foreign_signal_handlers() -> bool:
