@@ -140,6 +140,15 @@ class BufferedRWPair(io.BufferedRWPair):
         self._reader_gate = Gate()
         self._writer_gate = Gate()
 
+    def close(self) -> None:
+        """Flush and close both."""
+        if getattr(self, "_finalizing", False) or "_writer_gate" not in self.__dict__:
+            with Finalizer():
+                super().close()
+        else:
+            with self._writer_gate, self._reader_gate:
+                super().close()
+
 
 def _pair_method(name: str, gate: str) -> Any:
     method = getattr(io.BufferedRWPair, name)

@@ -146,7 +146,7 @@ def wait_exit(pid: int, timeout: float | None = None) -> bool:
 
 # -- finalizers -------------------------------------------------------------------------------------------------------
 
-_finalizers: set[int] = set()
+finalizers: set[int] = set()  # the threads that are in one
 
 
 class Finalizer:
@@ -159,17 +159,17 @@ class Finalizer:
     __slots__ = ("_outer",)
 
     def __enter__(self) -> None:
-        self._outer = threading.get_ident() in _finalizers
-        _finalizers.add(threading.get_ident())
+        self._outer = threading.get_ident() in finalizers
+        finalizers.add(threading.get_ident())
 
     def __exit__(self, *_: object) -> None:
         if not self._outer:
-            _finalizers.discard(threading.get_ident())
+            finalizers.discard(threading.get_ident())
 
 
 def may_park() -> bool:
     """Is the caller outside of such a finalizer?"""
-    return not _finalizers or threading.get_ident() not in _finalizers
+    return not finalizers or threading.get_ident() not in finalizers
 
 
 def give_way_outside() -> None:

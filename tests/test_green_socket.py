@@ -657,6 +657,70 @@ def test_a_cancelled_wait_and_a_time_limit_reach_every_operation():
     run(main)
 
 
+def test_a_cancelled_create_connection_leaves_no_socket_open():
+    """Not even while its exception, whose frames know the socket, is still at hand."""
+
+    def main() -> None:
+        def numbers() -> list[str]:
+            return os.listdir("/dev/fd")
+
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            server.listen(0)
+            filling = []
+            while True:
+                filling.append(socket.socket())
+                filling[-1].settimeout(0.05)
+                try:
+                    filling[-1].connect(server.getsockname())
+                except TimeoutError:
+                    break
+            before = numbers()
+            waiting = [go(socket.create_connection, server.getsockname()) for _ in range(5)]
+            gort.sleep(0.005)
+            assert len(numbers()) == len(before) + 5
+            for g in waiting:
+                g.cancel()
+            errors = [g.exception() for g in waiting]
+            assert {type(error) for error in errors} == {gort.Cancelled}
+            assert numbers() == before
+            with pytest.raises(TimeoutError), gort.timeout(0.005):
+                socket.create_connection(server.getsockname())
+            with pytest.raises(TimeoutError, match="timed out"):
+                socket.create_connection(server.getsockname(), 0.005)
+            assert numbers() == before
+            for sock in filling:
+                sock.close()
+
+    run(main, procs=1)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        ("a\0b", 80), ("", 80), ("<broadcast>", 80), ("::1", 80), ("999.1.1.1", 80), ("\u00e9", 80), (b"\xff", 80), ("x" * 300, 80),
+        ("127.1", 1), ("127.0.0.1", 70000), ("127.0.0.1", -1), (None, 80), ("127.0.0.1", "80"), ["127.0.0.1", 80], "x", (), (bytearray(b"x y"), 1),
+    ],
+)  # fmt: skip
+def test_odd_addresses_give_the_standard_errors(address: Any):
+    """Also those that are looked up before, in another place than the standard socket does it."""
+
+    def outcome(module: Any, name: str) -> Any:
+        with module.socket() as sock:
+            sock.settimeout(30)
+            try:
+                return getattr(sock, name)(address)
+            except Exception as exc:
+                return type(exc), str(exc)
+
+    for name in ("connect", "connect_ex"):
+        expected = outcome(std, name)
+        got = run(lambda name=name: outcome(socket, name))
+        if name == "connect_ex" and isinstance(got, tuple):
+            got = (got[0], got[1].replace("connect()", "connect_ex()"))
+        assert got == expected
+
+
 def test_on_a_plain_thread_it_is_a_standard_socket():
     """No goroutine, no runtime: waits block the thread, time-outs work, and goroutines and threads can talk."""
     a, b = socket.socketpair()

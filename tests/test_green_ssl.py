@@ -248,6 +248,23 @@ def test_the_end_of_a_connection():
     run(main, procs=1)
 
 
+def test_shutdown_ends_a_waiting_read():
+    """Another goroutine's `shutdown` is the end of the data for who reads, as it is for a thread."""
+
+    def main() -> None:
+        for call in (lambda s: s.recv(10), lambda s: s.makefile("rb").readline()):
+            client, server = pair()
+            with client, server:
+                g = go(call, client)
+                gort.sleep(0.005)
+                client.shutdown(socket.SHUT_RDWR)
+                assert g.result() == b""
+                with pytest.raises(ValueError):
+                    client.read(10)
+
+    run(main, procs=1)
+
+
 def test_a_standard_context_makes_standard_sockets():
     """The two kinds can be mixed: a standard context turns a green socket into a standard, blocking TLS socket."""
 

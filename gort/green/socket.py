@@ -33,6 +33,7 @@ import socket as _std
 import sys as _sys
 from _socket import socket as _base
 from collections.abc import Callable as _Callable
+from contextvars import ContextVar as _ContextVar
 from socket import *  # noqa: F403
 from time import monotonic as _monotonic
 from types import SimpleNamespace as _SimpleNamespace
@@ -40,6 +41,7 @@ from typing import Any
 
 from .. import borrow as _borrow
 from .. import buffered as _buffered
+from ..descriptors import finalizers as _finalizers
 from ..descriptors import give_way_outside as _give_way
 from ..descriptors import wait_own as _wait_own
 from ..runtime import overdue as _overdue
@@ -77,7 +79,7 @@ def _is_numeric(host: Any) -> bool:
         try:
             _std.inet_pton(family, host)
             return True
-        except OSError:
+        except (OSError, ValueError):
             pass
     return False
 
@@ -88,11 +90,16 @@ def _numeric(sock: _std.socket, address: Any) -> Any:
     if family not in (_std.AF_INET, _std.AF_INET6) or not isinstance(address, tuple) or not _on_goroutine():
         return address
     host = address[0] if address else None
-    if isinstance(host, (bytes, bytearray)):
-        host = bytes(host).decode("ascii", "replace")
-    if not isinstance(host, str) or host in ("", "<broadcast>") or _is_numeric(host):
+    if isinstance(host, str):
+        try:
+            host = host.encode("ascii")
+        except UnicodeEncodeError:
+            host = host.encode("idna")
+    if not isinstance(host, (bytes, bytearray)) or host in (b"", b"<broadcast>") or b"\0" in host:
         return address  # or something bad, of which the system will say what is wrong with it
-    found = _blocking(_std.getaddrinfo, host, None, family, _std.SOCK_DGRAM)
+    if _is_numeric(host.decode("latin-1")):
+        return address
+    found = _blocking(_std.getaddrinfo, bytes(host), None, family, _std.SOCK_DGRAM)
     return (found[0][4][0], *address[1:])
 
 
@@ -145,7 +152,12 @@ class socket(_std.socket):
             if left <= 0:
                 raise TimeoutError("timed out")
         try:
-            _wait_own(self._descriptor, write, left)
+            if _finalizers:
+                _wait_own(self._descriptor, write, left)
+            elif write:
+                self._descriptor.wait_write(left)
+            else:
+                self._descriptor.wait_read(left)
         except TimeoutError:
             raise TimeoutError("timed out") from None
 
@@ -229,20 +241,24 @@ class socket(_std.socket):
         """Send all of it, within one time-out.  After an error it is unknown how much has been sent."""
         if overdue:
             _give_way()
+        sent = 0
+        try:
+            sent = _send(self, data, flags)
+            if type(data) is bytes and sent == len(data):
+                return
+        except BlockingIOError:
+            if self._timeout == 0.0:
+                raise
         until = self._until()
         with memoryview(data) as view, view.cast("B") as octets:
             total = len(octets)
-            sent = 0
-            while True:
+            while sent < total:
                 try:
-                    sent += _send(self, octets[sent:] if sent else data, flags)
+                    sent += _send(self, octets[sent:], flags)
                 except BlockingIOError:
                     if self._timeout == 0.0:
                         raise
                     self._wait(True, until)
-                else:
-                    if sent >= total:
-                        return
 
     def sendto(self, data: Any, *args: Any) -> int:
         """sendto(data[, flags], address): send a datagram."""
@@ -335,7 +351,11 @@ class socket(_std.socket):
         until = self._until()
         pause = 1e-3
         while True:
-            code = _base.connect_ex(self, address)
+            try:
+                super().connect(address)
+                return
+            except (BlockingIOError, InterruptedError) as exc:
+                code = exc.errno or _errno.EINPROGRESS
             if code != _errno.EAGAIN:
                 break
             # A Unix socket whose listener's queue is full.  The system reports no event when there is room again.
@@ -343,13 +363,10 @@ class socket(_std.socket):
                 raise TimeoutError("timed out")
             _sleep(pause)
             pause = min(pause * 2, 0.05)
-        if code in _UNDER_WAY:
-            while code in _UNDER_WAY:
-                self._wait(True, until)
-                code = self._outcome(address)
-            if code == _errno.EISCONN:
-                code = 0
-        if code:
+        while code in _UNDER_WAY:
+            self._wait(True, until)
+            code = self._outcome(address)
+        if code and code != _errno.EISCONN:
             raise OSError(code, _os.strerror(code))
 
     def _outcome(self, address: Any) -> int:
@@ -432,9 +449,38 @@ def getnameinfo(sockaddr: Any, flags: int, /) -> tuple[str, str]:
     return _blocking(_std.getnameinfo, sockaddr, flags)
 
 
+# -- making sockets ---------------------------------------------------------------------------------------------------
+
+# The sockets that the current goroutine's create_connection has made.  (A goroutine has a context of its own.)
+_made: _ContextVar[list[socket]] = _ContextVar("_made")
+
+
+def _make(*args: Any) -> socket:
+    sock = socket(*args)
+    _made.get().append(sock)
+    return sock
+
+
+def create_connection(
+    address: Any, timeout: Any = _std._GLOBAL_DEFAULT_TIMEOUT, source_address: Any = None, *, all_errors: bool = False  # type: ignore[attr-defined]
+) -> socket:
+    """As `socket.create_connection`; cancelled while it connects, it leaves no socket open."""
+    made: list[socket] = []
+    token = _made.set(made)
+    try:
+        return _create_connection(address, timeout, source_address, all_errors=all_errors)
+    except BaseException:
+        for sock in made:
+            sock.close()
+        raise
+    finally:
+        _made.reset(token)
+
+
 _borrow.rest(_std, globals())
+_create_connection = _borrow.function(_std.create_connection, {**globals(), "socket": _make})
 _borrow.functions(
     _std,
     globals(),
-    "create_connection create_server fromfd fromshare getfqdn has_dualstack_ipv6 recv_fds send_fds socketpair",
+    "create_server fromfd fromshare getfqdn has_dualstack_ipv6 recv_fds send_fds socketpair",
 )

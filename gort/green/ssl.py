@@ -56,7 +56,14 @@ class SSLSocket(_std.SSLSocket, _socket):
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         """Read up to so many bytes, into the buffer if one is given."""
-        return self._tls(self._timeout, super().read, len, buffer)
+        secure = self._sslobj is not None  # type: ignore[has-type]
+        try:
+            return self._tls(self._timeout, super().read, len, buffer)
+        except ValueError:
+            # `shutdown` by another goroutine while we waited takes TLS away; for a reader it is the end of the data.
+            if secure and self._sslobj is None and self.fileno() != -1 and self.suppress_ragged_eofs:
+                return b"" if buffer is None else 0
+            raise
 
     def write(self, data: Any) -> int:
         """Write; how many bytes?"""
