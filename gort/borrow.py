@@ -42,10 +42,17 @@ def functions(module: ModuleType, names: dict[str, Any], wanted: str) -> None:
 
 
 def rest(module: ModuleType, names: dict[str, Any]) -> None:
-    """Fill a twin's namespace with every name of the standard module that it has not defined itself."""
+    """Fill a twin's namespace with every name of the standard module that it has not defined itself.
+
+    What ``from twin import *`` gives is what the standard module gives.
+    """
+    public = []
     for name, value in vars(module).items():
         if not (name.startswith("__") and name.endswith("__")):
             names.setdefault(name, value)
+        if not name.startswith("_"):
+            public.append(name)
+    names["__all__"] = list(getattr(module, "__all__", public))
 
 
 def cls(base: type, names: dict[str, Any], *bases: type) -> Any:

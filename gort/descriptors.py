@@ -23,9 +23,8 @@ import os
 import select
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
-from types import TracebackType
 
 from .runtime.netpoll import Descriptor
 from .runtime.wait import give_way
@@ -83,7 +82,7 @@ class Watch:
     def __init__(self, wanted: Iterable[tuple[int, int]]) -> None:
         if hasattr(select, "epoll"):
             self._set = select.epoll()
-            add = self._set.register
+            add: Callable[[int, int], None] = self._set.register
         else:
             self._set = select.kqueue()  # type: ignore[attr-defined]
             add = self._add_to_kqueue
@@ -120,7 +119,7 @@ class Watch:
     def __enter__(self) -> Watch:
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _exc: BaseException | None, _tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

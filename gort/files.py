@@ -17,7 +17,7 @@ comes at the next operation that waits.  So a file that was being opened is open
 
 from __future__ import annotations
 
-import _pyio
+import _pyio  # type: ignore[import-not-found]
 import builtins
 import io
 import os
@@ -95,7 +95,7 @@ class RawFile(io.FileIO):
         """Read until the end."""
         if self._kind is FILE or not self.readable() or not on_goroutine():
             return self._spare(io.FileIO.readall)
-        parts = []
+        parts: list[bytes] = []
         while True:
             part = self.read(select.PIPE_BUF * 16)
             if not part:
@@ -127,7 +127,7 @@ class RawFile(io.FileIO):
 
 
 if TYPE_CHECKING:
-    from builtins import open
+    from builtins import open  # noqa: UP029
 else:
     open = borrow.function(
         _pyio.open,

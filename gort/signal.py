@@ -9,16 +9,16 @@
 
 The idea.  A handler of Python's runs on the main thread between any two instructions: in the middle of the scheduler,
 or of the very channel that it would send to.  So the handler does nothing but put the signal's number into a
-SimpleQueue, whose ``put`` is made to be called from there.  A thread takes it out and tries to send it on every channel
-that asked for it.  It never waits for a receiver: as in Go, a channel without room misses the signal.  So give it room
-for as many as may come at a time; 1 is enough for "please stop".
+SimpleQueue, whose ``put`` is made to be called from there.  A thread takes it out and tries to send it on every
+channel that asked for it.  It never waits for a receiver: as in Go, a channel without room misses the signal.  So give
+it room for as many as may come at a time; 1 is enough for "please stop".
 
 The thread exists while anybody is notified.  It is also why a program that waits for a signal alone is no deadlock.
 
 Handlers.  The first `notify` for a signal installs ours and keeps the one it found; when nobody asks for the signal
-any more, that one is put back.  Only Python's main thread can do this.  `stop` may be called from anywhere: off the main
-thread it leaves our handler in place, and should the signal come once more, the handler first puts back what was there,
-and raises the signal again.
+any more, that one is put back.  Only Python's main thread can do this.  `stop` may be called from anywhere: off the
+main thread it leaves our handler in place, and should the signal come once more, the handler first puts back what was
+there, and raises the signal again.
 
 The main thread has to get to run for a handler to be called.  In a machine that sleeps, in the poller or elsewhere, the
 signal ends the sleep (runtime/interrupt.py tells how without a GIL).  A call of C that holds the main thread holds the
@@ -64,7 +64,7 @@ def _name(number: int) -> str:
 
 def _all() -> set[int]:
     faults = {getattr(_signal, name, None) for name in _FAULTS}
-    return {number for number in _signal.valid_signals() if number not in faults and _signal.getsignal(number) is not None}
+    return {n for n in _signal.valid_signals() if n not in faults and _signal.getsignal(n) is not None}
 
 
 def _check(chan: Any, signums: tuple[Any, ...], what: str) -> set[int]:
@@ -103,7 +103,7 @@ def notify(chan: Chan[Any], *signums: int) -> None:
                 if not on_main:
                     _forget(chan, number)
                     raise GortError(
-                        f"notify for {_name(number)} was called on another thread than Python's main thread, and only that "
+                        f"notify for {_name(number)} was called off Python's main thread, and only that one "
                         "can install a handler: call it first in the main goroutine of gort.run()"
                     )
                 _before[number] = _signal.getsignal(number)

@@ -32,7 +32,13 @@ pytestmark = pytest.mark.usefixtures("descriptors")
 def green(monkeypatch):
     """As if these modules had imported the twins."""
     for module in (http.client, http.server, smtplib, socketserver, urllib.request, xmlrpc.client):
-        for name, twin in (("socket", socket), ("ssl", ssl), ("selectors", selectors), ("threading", threading), ("time", time)):
+        for name, twin in (
+            ("socket", socket),
+            ("ssl", ssl),
+            ("selectors", selectors),
+            ("threading", threading),
+            ("time", time),
+        ):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, twin)
     monkeypatch.setattr(socketserver, "_ServerSelector", selectors.PollSelector)

@@ -92,7 +92,9 @@ def test_run_and_its_like():
     """run, call, check_call, check_output, getoutput, getstatusoutput: results and errors as ever."""
 
     def main() -> None:
-        done = subprocess.run("cat; echo err >&2; exit 2", shell=True, input="grüße", capture_output=True, encoding="utf-8")
+        done = subprocess.run(
+            "cat; echo err >&2; exit 2", shell=True, input="grüße", capture_output=True, encoding="utf-8"
+        )
         assert (done.stdout, done.stderr, done.returncode) == ("grüße", "err\n", 2)
         with pytest.raises(subprocess.CalledProcessError) as info:
             done.check_returncode()
@@ -180,7 +182,14 @@ def test_communicate_with_much_data(procs: int):
     def main() -> None:
         def one(i: int) -> None:
             data = bytes([i]) * 1_000_000
-            done = subprocess.run([*PYTHON, "import sys; d = sys.stdin.buffer.read(); sys.stdout.buffer.write(d); sys.stderr.buffer.write(d)"], input=data, capture_output=True)  # fmt: skip
+            done = subprocess.run(
+                [
+                    *PYTHON,
+                    "import sys; d = sys.stdin.buffer.read(); sys.stdout.buffer.write(d); sys.stderr.buffer.write(d)",
+                ],
+                input=data,
+                capture_output=True,
+            )
             assert done.stdout == data and done.stderr == data
 
         for g in [go(one, i) for i in range(3)]:
@@ -208,7 +217,10 @@ def test_many_processes(procs: int):
     number = 100 if std.environ.get("GORT_STRESS") else 20
 
     def main() -> None:
-        gs = [go(subprocess.check_output, f"sleep 0.0{i % 5}; echo {i}; exit 0", shell=True, text=True) for i in range(number)]
+        gs = [
+            go(subprocess.check_output, f"sleep 0.0{i % 5}; echo {i}; exit 0", shell=True, text=True)
+            for i in range(number)
+        ]
         assert [int(g.result()) for g in gs] == list(range(number))
 
     run(main, procs=procs)
@@ -243,7 +255,7 @@ def spawn(script: str, stdin: int = 0) -> int:
 
 @pytest.mark.parametrize("how", ["waitpid", "waitpid -1", "wait", "wait3", "wait4", "waitid"])
 def test_the_waits_of_os(how: str):
-    """Each of them waits without stopping the goroutine that lets the process end, and gives what the standard one does."""
+    """None stops the goroutine that lets the process end; each gives what the standard one does."""
 
     def main() -> None:
         read, write = std.pipe()
@@ -286,7 +298,11 @@ def test_spawn_system_popen():
         file = os.popen("cat >/dev/null", "w")
         file.write("x" * 100_000)
         assert file.close() is None
-        for bad, error in ((lambda: os.popen(1), TypeError), (lambda: os.popen("x", "q"), ValueError), (lambda: os.popen("x", "r", 0), ValueError)):  # fmt: skip
+        for bad, error in (
+            (lambda: os.popen(1), TypeError),
+            (lambda: os.popen("x", "q"), ValueError),
+            (lambda: os.popen("x", "r", 0), ValueError),
+        ):
             with pytest.raises(error):
                 bad()
 

@@ -11,6 +11,7 @@ import random
 import ssl as std
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,12 @@ def test_names_and_types():
     missing = [name for name in vars(std) if not name.startswith("__") and not hasattr(ssl, name)]
     assert not missing
     assert ssl.SSLError is std.SSLError and ssl.CERT_REQUIRED is std.CERT_REQUIRED
-    for context in (client_context(), server_context(), ssl._create_unverified_context(), ssl._create_default_https_context()):
+    for context in (
+        client_context(),
+        server_context(),
+        ssl._create_unverified_context(),
+        ssl._create_default_https_context(),
+    ):
         assert type(context) is ssl.SSLContext and isinstance(context, std.SSLContext)
     assert client_context().verify_mode == ssl.CERT_REQUIRED and client_context().check_hostname
     context = client_context()
@@ -202,7 +208,7 @@ def test_close_and_cancel_reach_who_waits(procs: int, what: str):
                 a.close()
                 b.close()
                 tls, other = pair()
-                wait = (lambda: tls.recv(1)) if what == "read" else (lambda: tls.sendall(bytes(10_000_000)))
+                wait = partial(tls.recv, 1) if what == "read" else partial(tls.sendall, bytes(10_000_000))
             g = go(wait)
             gort.sleep(0.01)
             if how == "close":
@@ -219,7 +225,7 @@ def test_close_and_cancel_reach_who_waits(procs: int, what: str):
 
 
 def test_the_end_of_a_connection():
-    """`unwrap` waits for the other side's and gives the plain socket back; a lost connection ends as the options say."""
+    """`unwrap` waits for the other side and gives the plain socket back; a lost connection ends as the options say."""
 
     def main() -> None:
         client, server = pair()

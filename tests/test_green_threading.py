@@ -40,7 +40,9 @@ def test_a_thread_is_a_goroutine(procs: int):
 
     class Own(threading.Thread):
         def run(self) -> None:
-            seen.append((threading.current_thread() is self, threading.get_ident() == self.ident, gort.current() is not None))
+            seen.append(
+                (threading.current_thread() is self, threading.get_ident() == self.ident, gort.current() is not None)
+            )
 
     def main() -> None:
         own = Own(name="own")
@@ -49,7 +51,12 @@ def test_a_thread_is_a_goroutine(procs: int):
         own.join()
         assert seen == [(True, True, True)] and not own.is_alive() and "stopped" in repr(own)
         gate = threading.Event()
-        threads = [threading.Thread(target=lambda a, b: gate.wait() and seen.append((a, b)), args=(i,), kwargs={"b": i}, daemon=True) for i in range(2000)]  # fmt: skip
+        threads = [
+            threading.Thread(
+                target=lambda a, b: gate.wait() and seen.append((a, b)), args=(i,), kwargs={"b": i}, daemon=True
+            )
+            for i in range(2000)
+        ]
         for thread in threads:
             thread.start()
         assert threads[0].is_alive() and threads[0].daemon and "started" in repr(threads[0])

@@ -186,7 +186,9 @@ def slow_disk(monkeypatch):
         return slow
 
     class Slow(io.FileIO):
-        readinto, read, readall, write, truncate, close = map(wrap, "readinto read readall write truncate close".split())
+        readinto, read, readall, write, truncate, close = map(
+            wrap, "readinto read readall write truncate close".split()
+        )
 
     class Shim:
         FileIO = Slow
@@ -231,7 +233,7 @@ def test_a_slow_disk_stops_nobody(tmp_path: Path, slow_disk: Any, mode: str, cal
 
 
 def test_opening_stops_nobody(tmp_path: Path):
-    """A FIFO's open waits for the other side, which is a goroutine of the same P; reading it parks and can be cancelled."""
+    """A FIFO's open waits for the other side, a goroutine of the same P; reading it parks and can be cancelled."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
 

@@ -127,7 +127,7 @@ def test_a_channel_without_room_misses_it():
     def main() -> None:
         slow: Chan[Any] = Chan(1)
         with notified(slow, A), notified(Chan(100), A) as quick:
-            for i in range(20):
+            for _ in range(20):
                 kill(A)
                 assert quick.recv(timeout=30) == A
             assert slow.recv(timeout=30) == A
@@ -183,7 +183,7 @@ def test_the_handlers_found_are_put_back():
 
 
 def test_stop_on_another_thread():
-    """Off the main thread the handler cannot be put back at once: it is when the signal comes, which then does its work."""
+    """Off the main thread the handler cannot be put back at once: it is when the signal comes, which is not lost."""
     calls: list[int] = []
     before = signal.signal(A, lambda number, _frame: calls.append(number))
     try:
@@ -210,7 +210,7 @@ def test_stop_on_another_thread():
 
 
 def test_ctrl_c_can_be_had():
-    """SIGINT on a channel instead of KeyboardInterrupt; afterwards Ctrl-C is Ctrl-C again, also after `run` has ended."""
+    """SIGINT on a channel, no KeyboardInterrupt; afterwards Ctrl-C is Ctrl-C again, also after `run` has ended."""
 
     def main() -> None:
         with notified(Chan(1), signal.SIGINT) as chan:

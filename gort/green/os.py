@@ -14,7 +14,6 @@ from __future__ import annotations
 import io as _io
 import os as _std
 from collections.abc import Callable as _Callable
-from os import *  # noqa: F403
 from typing import Any
 
 from .. import borrow as _borrow
@@ -30,7 +29,7 @@ from ..runtime.wait import on_goroutine as _on_goroutine
 
 _PIPE_BUF = 512  # what POSIX promises: so much can be written to a pipe that is writable
 try:
-    from select import PIPE_BUF as _PIPE_BUF  # type: ignore[no-redef]
+    from select import PIPE_BUF as _PIPE_BUF
 except ImportError:
     pass
 
@@ -104,8 +103,8 @@ def _on_spare(name: str) -> None:
 
 
 for _name in (
-    "copy_file_range fdatasync fsync ftruncate lockf open posix_fallocate pread preadv pwrite pwritev sendfile splice sync "
-    "system truncate wait wait3 waitid writev"
+    "copy_file_range fdatasync fsync ftruncate lockf open posix_fallocate pread preadv pwrite pwritev sendfile splice "
+    "sync system truncate wait wait3 waitid writev"
 ).split():
     _on_spare(_name)
 
@@ -133,9 +132,9 @@ def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:
 
     if mode == "r":
         process = subprocess.Popen(cmd, shell=True, text=True, stdout=subprocess.PIPE, bufsize=buffering)
-        return _std._wrap_close(process.stdout, process)  # type: ignore[attr-defined]
+        return _std._wrap_close(process.stdout, process)
     process = subprocess.Popen(cmd, shell=True, text=True, stdin=subprocess.PIPE, bufsize=buffering)
-    return _std._wrap_close(process.stdin, process)  # type: ignore[attr-defined]
+    return _std._wrap_close(process.stdin, process)
 
 
 _borrow.rest(_std, globals())

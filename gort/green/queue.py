@@ -6,14 +6,14 @@ For goroutines alone a `gort.Chan` is several times faster; these are for code t
 from __future__ import annotations
 
 import queue as _std
-from queue import *  # noqa: F403
 
 from .. import borrow as _borrow
-from . import threading
+from . import threading as _threading
 
+threading = _threading  # which the borrowed code finds
 _borrow.rest(_std, globals())
 Queue = _borrow.cls(_std.Queue, globals())
 PriorityQueue = _borrow.cls(_std.PriorityQueue, globals(), Queue)
 LifoQueue = _borrow.cls(_std.LifoQueue, globals(), Queue)
-SimpleQueue = _borrow.cls(_std._PySimpleQueue, globals())  # type: ignore[attr-defined]
+SimpleQueue = _borrow.cls(_std._PySimpleQueue, globals())
 SimpleQueue.__name__ = SimpleQueue.__qualname__ = "SimpleQueue"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import select as _select
 from collections.abc import Iterable
-from select import *  # noqa: F403
 from time import monotonic as _monotonic
 from typing import Any
 

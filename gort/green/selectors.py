@@ -7,7 +7,6 @@ So a server written around a selector parks its goroutine where it would block i
 from __future__ import annotations
 
 import selectors as _selectors
-from selectors import *  # noqa: F403
 from typing import Any
 
 from .. import borrow as _borrow

@@ -34,7 +34,6 @@ import sys as _sys
 from _socket import socket as _base
 from collections.abc import Callable as _Callable
 from contextvars import ContextVar as _ContextVar
-from socket import *  # noqa: F403
 from time import monotonic as _monotonic
 from types import SimpleNamespace as _SimpleNamespace
 from typing import Any
@@ -56,7 +55,7 @@ _overdue.register(globals())
 _DONTWAIT = getattr(_std, "MSG_DONTWAIT", 0)
 _UNDER_WAY = (_errno.EINPROGRESS, _errno.EALREADY, _errno.EINTR)
 _LONGEST = 9223372036.0  # seconds that the standard socket's time-out can hold
-_accept, _recv, _send, _close = _base._accept, _base.recv, _base.send, _base.close  # type: ignore[attr-defined]
+_accept, _recv, _send, _close = _base._accept, _base.recv, _base.send, _base.close
 
 
 def _check_timeout(value: Any) -> float | None:
@@ -134,7 +133,7 @@ class socket(_std.socket):
         return self._timeout != 0.0
 
     @property
-    def timeout(self) -> float | None:  # type: ignore[override]
+    def timeout(self) -> float | None:
         """What `settimeout` has set."""
         return self._timeout
 
@@ -275,12 +274,12 @@ class socket(_std.socket):
 
     def _sendfile_use_sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         # What the standard method calls for a regular file.
-        self._check_sendfile_params(file, offset, count)  # type: ignore[attr-defined]
+        self._check_sendfile_params(file, offset, count)
         try:
             fd = file.fileno()
             size = _os.fstat(fd).st_size
         except (AttributeError, OSError) as exc:  # io.UnsupportedOperation is an OSError
-            raise _std._GiveupOnSendfile(exc) from exc  # type: ignore[attr-defined]
+            raise _std._GiveupOnSendfile(exc) from exc
         if not size:
             return 0
         if self._timeout == 0.0:
@@ -300,7 +299,7 @@ class socket(_std.socket):
                     continue
                 except OSError as exc:
                     if not total:  # not that kind of file after all
-                        raise _std._GiveupOnSendfile(exc) from exc  # type: ignore[attr-defined]
+                        raise _std._GiveupOnSendfile(exc) from exc
                     raise
                 if not sent:
                     break
@@ -336,7 +335,7 @@ class socket(_std.socket):
             self._connect(address)
         except TimeoutError as exc:
             return exc.errno or _errno.EAGAIN
-        except gaierror:  # noqa: F405
+        except _std.gaierror:
             raise
         except OSError as exc:
             if exc.errno is None:
@@ -391,7 +390,7 @@ class socket(_std.socket):
         descriptor = getattr(self, "_descriptor", None)
         if descriptor is not None:
             descriptor.close()
-        super()._real_close(_ss)  # type: ignore[misc]
+        super()._real_close(_ss)
 
     def detach(self) -> int:
         """Give the descriptor away, in the mode that the user has set.  The object is closed then."""
@@ -462,7 +461,7 @@ def _make(*args: Any) -> socket:
 
 
 def create_connection(
-    address: Any, timeout: Any = _std._GLOBAL_DEFAULT_TIMEOUT, source_address: Any = None, *, all_errors: bool = False  # type: ignore[attr-defined]
+    address: Any, timeout: Any = _std._GLOBAL_DEFAULT_TIMEOUT, source_address: Any = None, *, all_errors: bool = False
 ) -> socket:
     """As `socket.create_connection`; cancelled while it connects, it leaves no socket open."""
     made: list[socket] = []

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import ssl as _std
 from collections.abc import Callable as _Callable
-from ssl import *  # noqa: F403
 from time import monotonic as _monotonic
 from typing import Any
 
@@ -56,7 +55,7 @@ class SSLSocket(_std.SSLSocket, _socket):
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         """Read up to so many bytes, into the buffer if one is given."""
-        secure = self._sslobj is not None  # type: ignore[has-type]
+        secure = self._sslobj is not None
         try:
             return self._tls(self._timeout, super().read, len, buffer)
         except ValueError:
@@ -71,7 +70,7 @@ class SSLSocket(_std.SSLSocket, _socket):
 
     def send(self, data: Any, flags: int = 0) -> int:
         """Send what there is room for; how many bytes?"""
-        if self._sslobj is None:  # type: ignore[has-type]
+        if self._sslobj is None:
             return super().send(data, flags)
         return self._tls(self._timeout, super().send, data, flags)
 
@@ -92,7 +91,7 @@ class SSLContext(_std.SSLContext):
 
 _borrow.rest(_std, globals())
 _borrow.functions(
-    _std, globals(), "create_default_context get_server_certificate _create_unverified_context _create_stdlib_context wrap_socket"
+    _std, globals(), "create_default_context get_server_certificate _create_unverified_context wrap_socket"
 )
-_create_default_https_context = create_default_context  # noqa: F405
-_create_stdlib_context = _create_unverified_context  # type: ignore[name-defined]  # noqa: F405
+_create_default_https_context = globals()["create_default_context"]
+_create_stdlib_context = globals()["_create_unverified_context"]

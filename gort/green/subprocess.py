@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import io as _std_io
 import subprocess as _std
-from subprocess import *  # noqa: F403
 from time import monotonic as _monotonic
 from types import SimpleNamespace as _SimpleNamespace
 from typing import Any
@@ -33,15 +32,15 @@ io = _SimpleNamespace(open=_open, TextIOWrapper=_TextIOWrapper, text_encoding=_s
 _PopenSelector: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
-class Popen(_std.Popen):  # type: ignore[type-arg]
+class Popen(_std.Popen):
     """As `subprocess.Popen`."""
 
     __init__ = _borrow.function(_std.Popen.__init__, globals())
-    _communicate = _borrow.function(_std.Popen._communicate, globals())  # type: ignore[attr-defined]
+    _communicate = _borrow.function(_std.Popen._communicate, globals())
 
     def _wait(self, timeout: float | None) -> int:
         if not _on_goroutine():
-            return super()._wait(timeout)  # type: ignore[misc]
+            return super()._wait(timeout)
         until = None if timeout is None else _monotonic() + timeout
         while self.returncode is None and self.poll() is None:
             left = None if until is None else until - _monotonic()
@@ -49,10 +48,10 @@ class Popen(_std.Popen):  # type: ignore[type-arg]
                 if left is not None and left <= 0:
                     raise TimeoutError
                 if not _wait_exit(self.pid, left):
-                    return _blocking(super()._wait, left)  # type: ignore[misc]
+                    return _blocking(super()._wait, left)
             except TimeoutError:
                 if self.poll() is None:
-                    raise _std.TimeoutExpired(self.args, timeout) from None  # type: ignore[arg-type]
+                    raise _std.TimeoutExpired(self.args, timeout) from None
         return self.returncode
 
 

@@ -14,7 +14,6 @@ threads and not daemons.  Join what must be finished.
 from __future__ import annotations
 
 import threading as _std
-from threading import *  # noqa: F403
 from typing import Any
 
 from .. import borrow as _borrow
@@ -23,7 +22,7 @@ from ..runtime.carrier import current as _current
 from ..runtime.goroutine import Goroutine as _Goroutine
 from ..runtime.instance import go as _go
 from ..sync.ending import on_end as _on_end
-from ..sync.local import local
+from ..sync.local import local as _local
 from ..sync.mutex import Mutex as _Mutex
 
 _threads: dict[int, Any] = {}  # a living goroutine's number -> its Thread
@@ -80,7 +79,7 @@ class Lock(_Mutex):
         except _GortError:
             raise RuntimeError("release unlocked lock") from None
 
-    def __enter__(self) -> bool:  # type: ignore[override]
+    def __enter__(self) -> bool:
         return self.acquire()
 
     def __exit__(self, *_: object) -> None:
@@ -173,9 +172,9 @@ class Thread(_std.Thread):
             return
         if not getattr(self, "_initialized", False):
             raise RuntimeError("thread.__init__() not called")
-        if self._started.is_set():  # type: ignore[attr-defined]
+        if self._started.is_set():
             raise RuntimeError("threads can only be started once")
-        self._started.set()  # type: ignore[attr-defined]
+        self._started.set()
         self._goroutine = g = _go(self._as_goroutine)
         g.name = self.name
         self._ident = g.id
@@ -192,7 +191,7 @@ class Thread(_std.Thread):
         except SystemExit:
             pass
         except Exception:
-            self._invoke_excepthook(self)  # type: ignore[attr-defined]
+            self._invoke_excepthook(self)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for its end, for at most so many seconds."""
@@ -225,7 +224,7 @@ class _OtherGoroutine(Thread):
 
     def __init__(self, g: _Goroutine[Any]) -> None:
         super().__init__(name=f"Goroutine-{g.id}", daemon=True)
-        self._started.set()  # type: ignore[attr-defined]
+        self._started.set()
         self._goroutine = g
         self._ident = g.id
         self._native_id = _std.get_native_id()
@@ -262,6 +261,7 @@ def active_count() -> int:
     return len(enumerate())
 
 
+local = _local
 _allocate_lock = Lock
 _CRLock = _PyRLock = RLock
 

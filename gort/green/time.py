@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import operator
 import time as _time
-from time import *  # noqa: F403
 from typing import Any
 
 from .. import borrow as _borrow
@@ -33,7 +32,7 @@ def sleep(seconds: float, /) -> None:
 
 _borrow.rest(_time, globals())
 for _name in _CHANGING:
-    globals().pop(_name, None)
+    del globals()[_name]
 
 
 def __getattr__(name: str) -> Any:

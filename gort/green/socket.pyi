@@ -1,0 +1,2 @@
+# For type checkers it is what it is a twin of.
+from socket import *
