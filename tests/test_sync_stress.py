@@ -399,19 +399,20 @@ def test_event_and_waitgroup(crew: Callable[..., None]) -> None:
         own = WaitGroup()
         event = Event()
         children = []
-        for _ in range(worker.rng.randrange(4)):
-            group.add()
-            try:
-                children.append(own.go(child, event, worker, worker.timeout()))
-            finally:
-                group.done()
-        for g in children:
-            if worker.rng.randrange(3) == 0:
-                g.cancel()  # before it started, or while it waits
-        event.set()
         try:
+            for _ in range(worker.rng.randrange(4)):
+                group.add()
+                try:
+                    children.append(own.go(child, event, worker, worker.timeout()))
+                finally:
+                    group.done()
+            for g in children:
+                if worker.rng.randrange(3) == 0:
+                    g.cancel()  # before it started, or while it waits
+            event.set()
             own.wait(worker.timeout())
         finally:
+            event.set()
             for g in children:
                 while True:
                     try:
