@@ -241,10 +241,10 @@ def launch(g: Goroutine[Any], sched: Scheduler | None = None) -> None:
     m = _machine()
     if sched is None:
         sched = m.sched if m is not None else _default()
-    if m is None or m.sched is not sched or m.p is None or getattr(getcurrent(), "m", None) is not m:
+    p = m.p if m is not None and m.sched is sched and getattr(getcurrent(), "m", None) is m else None
+    if p is None:
         sched.inject(g)
         return
-    p = m.p
     p.lrq.append(g)
     if m.starter is None:
         m.queue_starter()
@@ -267,6 +267,9 @@ def launch_first(g: Goroutine[Any]) -> None:
         launch(g)
         return
     p.lrq.append(g)
+    if m.p is not p:  # taken from us a moment ago: see handoff.py
+        m.sched.rescue(p)
+        return
     # As if the LRQ's turn had come (see carrier.py), and we were next.
     m.starter = starter = m.free.pop() if m.free else m.maker
     m.yielded += 1

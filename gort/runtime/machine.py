@@ -97,7 +97,7 @@ class Machine:
         self.spun = False
 
     def __repr__(self) -> str:
-        return f"<M {self.id} {'asleep' if self.asleep else f'with P {self.p.id}' if self.p else 'without P'}>"
+        return f"<M {self.id} {'asleep' if self.asleep else f'with P {p.id}' if (p := self.p) else 'without P'}>"
 
     # -- from anywhere ------------------------------------------------------------------------------------------
 
@@ -341,7 +341,7 @@ class Machine:
                     break
                 continue
             if sched.reports:
-                sched.start_reports(self)
+                sched.start_reports()  # a few lines down the batch from the GRQ takes them
             if p.timers.heap and p.timers.run(now):
                 ready.append(self.hub)  # more timers are due: come back, but let others run first
             if self.poller is not None:

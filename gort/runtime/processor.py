@@ -41,4 +41,5 @@ class Processor:
         self.handed_off = 0  # how often it was taken from a stuck machine
 
     def __repr__(self) -> str:
-        return f"<P {self.id} {'dead' if self.dead else 'idle' if self.m is None else f'on M {self.m.id}'} lrq={len(self.lrq)}>"
+        m = self.m
+        return f"<P {self.id} {'dead' if self.dead else 'idle' if m is None else f'on M {m.id}'} lrq={len(self.lrq)}>"

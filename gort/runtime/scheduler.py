@@ -500,7 +500,8 @@ class Scheduler:
 
     def may_end(self, m: Machine) -> bool:
         """May this machine end, now that the runtime closes?"""
-        return not (m.live() or m.ready or m.throws or m.mail or m.solo or self.grq or self.reports or (m.p and m.p.lrq))
+        p = m.p
+        return not (m.live() or m.ready or m.throws or m.mail or m.solo or self.grq or self.reports or (p and p.lrq))
 
     # -- machines too many ----------------------------------------------------------------------------------------
 
@@ -591,14 +592,13 @@ class Scheduler:
             pass  # the last machine ends, and `_all_ended` reports
         return True
 
-    def start_reports(self, m: Machine) -> None:
+    def start_reports(self) -> None:
         while True:
             try:
                 exc, label = self.reports.popleft()
             except IndexError:
                 return
-            assert m.p is not None
-            m.p.lrq.append(Goroutine(report, (exc, label), {}, None, None, 0))
+            self.grq.append(Goroutine(report, (exc, label), {}, None, None, 0))
 
 
 

@@ -28,7 +28,7 @@ def collect(sched: Any) -> dict[str, Any]:
         {
             "id": m.id,
             "ident": m.ident,
-            "p": m.p.id if m.p is not None else None,
+            "p": p.id if (p := m.p) is not None else None,
             "asleep": m.asleep,
             "started": m.started,
             "parked": m.parked,
