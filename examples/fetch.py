@@ -54,7 +54,7 @@ class HTTPConnection(http.client.HTTPConnection):
 
 
 class HTTPSConnection(http.client.HTTPSConnection, HTTPConnection):
-    """The same with TLS: the standard class connects as its base, ours, does, and has its context wrap that: a green one."""
+    """The same with TLS: the standard class connects as its base, ours, does, and has its green context wrap that."""
 
 
 class Fetcher:
