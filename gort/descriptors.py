@@ -11,7 +11,8 @@ while others wait for the same number in other ways; and if the number is closed
 is disturbed.  The price is three more system calls for a wait.
 
 Those who wait this way must look first (`is_ready`), and again after each wake-up: they may have been woken for
-nothing, or another may have been faster.
+nothing, or another may have been faster.  On Linux look and act are one: `read_soon` and `write_soon` ask the system
+for this one operation not to wait (RWF_NOWAIT), which needs no change of mode, so nobody else can come in between.
 
 Refused: to make such a descriptor non-blocking.  That is a property of the open file, not of the number, and so of
 the terminal that the shell uses too, or of the pipe that is another process's standard input.
@@ -22,15 +23,19 @@ from __future__ import annotations
 import os
 import select
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from time import monotonic
+from typing import Any
 
 from .runtime.netpoll import Descriptor
 from .runtime.wait import give_way
 
-READ = select.POLLIN | select.POLLPRI
+READ = select.POLLIN
 WRITE = select.POLLOUT
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", None) if sys.platform == "linux" else None
 
 # What a descriptor is, as far as waiting for it goes.
 FILE, PIPE, STREAM = "file", "pipe", "stream"
@@ -56,6 +61,52 @@ def is_ready(fd: int, events: int) -> bool:
     poll = select.poll()
     poll.register(fd, events)
     return bool(poll.poll(0))
+
+
+def read_soon(fd: int, buffers: list[Any], kind: str) -> int | None:
+    """Read into buffers without blocking the thread, parking until there is something; how many bytes?
+
+    None: the usual call has to be made, which will not block (but on a FILE it will): it is the end, or an error, or
+    this system cannot read so.  Raises BlockingIOError if it is the descriptor's own mode not to wait.
+    """
+    while _NOWAIT is not None:
+        try:
+            # 0 should be the end, but some versions of Linux also say so when they would have to wait for the disk.
+            n = os.preadv(fd, buffers, -1, _NOWAIT)
+            if n:
+                return n
+            break
+        except BlockingIOError:
+            if kind is FILE:
+                return None
+            if not os.get_blocking(fd):
+                raise
+        except OSError:
+            break
+        wait(fd, READ)
+    if kind is not FILE and os.get_blocking(fd):
+        wait(fd, READ)
+    return None
+
+
+def write_soon(fd: int, data: Any) -> int | None:
+    """Write to a PIPE without blocking the thread, parking until there is room; how many bytes?
+
+    None: the usual call has to be made, and will not block, with PIPE_BUF bytes at most.  Raises BlockingIOError if it
+    is the descriptor's own mode not to wait.
+    """
+    while _NOWAIT is not None:
+        try:
+            return os.pwritev(fd, [data], -1, _NOWAIT)
+        except BlockingIOError:
+            if not os.get_blocking(fd):
+                raise
+        except OSError:
+            break
+        wait(fd, WRITE)
+    if os.get_blocking(fd):
+        wait(fd, WRITE)
+    return None
 
 
 def wait(fd: int, events: int, timeout: float | None = None) -> None:

@@ -20,14 +20,12 @@ from __future__ import annotations
 import _pyio  # type: ignore[import-not-found]
 import builtins
 import io
-import os
 import select
-import sys
 from typing import TYPE_CHECKING, Any
 
 from . import borrow, descriptors
 from .buffered import BufferedRandom, BufferedReader, BufferedWriter, TextIOWrapper
-from .descriptors import FILE, PIPE, READ, WRITE, give_way_outside, is_ready, may_park
+from .descriptors import FILE, PIPE, give_way_outside, may_park, read_soon, write_soon
 from .runtime import overdue as _overdue
 from .runtime.blocking import blocking
 from .runtime.wait import on_goroutine
@@ -35,7 +33,7 @@ from .runtime.wait import on_goroutine
 overdue = False
 _overdue.register(globals())
 
-_NOWAIT = getattr(os, "RWF_NOWAIT", None) if sys.platform == "linux" else None
+MOST = 1 << 16  # what is read from a pipe at a time: as much as a pipe holds
 
 
 class RawFile(io.FileIO):
@@ -47,7 +45,6 @@ class RawFile(io.FileIO):
         else:
             blocking(super().__init__, file, mode, closefd, opener)
         self._kind = descriptors.kind(self.fileno())
-        self._nowait = _NOWAIT is not None and self._kind is FILE
 
     def _spare(self, method: Any, *args: Any) -> Any:
         """The call on a spare thread."""
@@ -55,41 +52,31 @@ class RawFile(io.FileIO):
             return blocking(method, self, *args)
         return method(self, *args)
 
-    def _await(self, events: int) -> bool:
-        """Wait until it is ready.  False: it is not, and somebody has made it non-blocking."""
-        fd = self.fileno()
-        if is_ready(fd, events):
-            return True
-        if not os.get_blocking(fd):
-            return False
-        descriptors.wait(fd, events)
-        return True
-
     def readinto(self, buffer: Any, /) -> Any:
         """Read into the buffer; how many bytes?  0: the end.  None: it is non-blocking and there is nothing."""
         if overdue:
             give_way_outside()
-        if self._nowait:
+        fd = self.fileno()
+        if on_goroutine() and self.readable():
             try:
-                n = os.preadv(self.fileno(), [buffer], -1, _NOWAIT)  # type: ignore[arg-type]
-                if n:
-                    return n
-                # 0 should be the end, but some versions of Linux also say so when they would have to wait.
+                n = read_soon(fd, [buffer], self._kind)
             except BlockingIOError:
-                pass
-            except OSError:
-                self._nowait = False  # not every file system can
-        elif self._kind is not FILE and self.readable() and on_goroutine():
-            return super().readinto(buffer) if self._await(READ) else None
+                return None
+            if n is not None:
+                return n
+            if self._kind is not FILE:
+                return super().readinto(buffer)
         return self._spare(io.FileIO.readinto, buffer)
 
     def read(self, size: Any = -1, /) -> Any:
         """Read up to so many bytes with one system call; all, if it is negative."""
         if size is None or size < 0:
             return self.readall()
-        if self._kind is not FILE and self.readable() and on_goroutine():
-            return super().read(size) if self._await(READ) else None
-        return self._spare(io.FileIO.read, size)
+        if self._kind is FILE or not self.readable() or not on_goroutine():
+            return self._spare(io.FileIO.read, size)
+        buffer = bytearray(min(size, MOST))
+        n = self.readinto(buffer) if size else 0
+        return None if n is None else bytes(memoryview(buffer)[:n])
 
     def readall(self) -> Any:
         """Read until the end."""
@@ -97,7 +84,7 @@ class RawFile(io.FileIO):
             return self._spare(io.FileIO.readall)
         parts: list[bytes] = []
         while True:
-            part = self.read(select.PIPE_BUF * 16)
+            part = self.read(MOST)
             if not part:
                 return b"".join(parts) if part is not None or parts else None
             parts.append(part)
@@ -106,11 +93,14 @@ class RawFile(io.FileIO):
         """Write with one system call; how many bytes?"""
         if overdue:
             give_way_outside()
+        fd = self.fileno()
         if self._kind is PIPE and self.writable() and on_goroutine():
-            if not self._await(WRITE):
-                return None
             with memoryview(data) as view, view.cast("B") as octets:
-                return super().write(octets[: select.PIPE_BUF])  # so much does not block
+                try:
+                    n = write_soon(fd, octets)
+                except BlockingIOError:
+                    return None
+                return super().write(octets[: select.PIPE_BUF]) if n is None else n
         return self._spare(io.FileIO.write, data)
 
     def truncate(self, size: int | None = None, /) -> int:

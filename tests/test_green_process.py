@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import gort
-from gort import go, run
+from gort import descriptors, go, run
 from gort.green import os, subprocess
 
 pytestmark = [pytest.mark.usefixtures("descriptors"), pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
@@ -309,9 +309,12 @@ def test_spawn_system_popen():
     run(main, procs=1)
 
 
-def test_read_and_write_of_a_pipe_park(pipe: Any):
+@pytest.mark.parametrize("nowait", [True, False])
+def test_read_and_write_of_a_pipe_park(pipe: Any, monkeypatch, nowait: bool):
     """Both directions, cancellable; what is read is what was written; a full pipe gives way to its reader."""
     read, write = pipe
+    if not nowait:  # as on another system, or with an older kernel
+        monkeypatch.setattr(descriptors, "_NOWAIT", None)
 
     def main() -> None:
         g = go(os.read, read, 100)
@@ -342,6 +345,36 @@ def test_read_and_write_of_a_pipe_park(pipe: Any):
         assert info.value.errno == errno.EBADF
 
     run(main, procs=1)
+
+
+def test_many_readers_of_one_pipe(pipe: Any, procs: int, jitter):
+    """One message wakes them all and one gets it: the others wait again, and block no thread that has the writer."""
+    read, write = pipe
+    total = 300
+
+    def main() -> None:
+        got: list[int] = []
+
+        def receive() -> None:
+            while True:
+                got.append(int.from_bytes(os.read(read, 4), "big"))
+
+        readers = [go(receive) for _ in range(6)]
+
+        def send() -> None:
+            for i in range(total):
+                os.write(write, i.to_bytes(4, "big"))
+                if i % 3 == 0:
+                    gort.sleep(0.0001)
+
+        go(send).result()
+        while len(got) < total:
+            gort.sleep(0.001)
+        for g in readers:
+            g.cancel()
+        assert sorted(got) == list(range(total))
+
+    run(main, procs=procs)
 
 
 def test_read_of_other_things(tmp_path: Path):

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import gort
-from gort import go, run
+from gort import descriptors, go, run
 
 pytestmark = pytest.mark.usefixtures("descriptors")
 
@@ -195,7 +195,7 @@ def slow_disk(monkeypatch):
         DEFAULT_BUFFER_SIZE = io.DEFAULT_BUFFER_SIZE
 
     monkeypatch.setattr(files, "io", Shim)
-    monkeypatch.setattr(files, "_NOWAIT", None)
+    monkeypatch.setattr(descriptors, "_NOWAIT", None)
     return gate, calls
 
 
@@ -232,8 +232,11 @@ def test_a_slow_disk_stops_nobody(tmp_path: Path, slow_disk: Any, mode: str, cal
     run(main, procs=1)
 
 
-def test_opening_stops_nobody(tmp_path: Path):
+@pytest.mark.parametrize("nowait", [True, False])
+def test_opening_stops_nobody(tmp_path: Path, monkeypatch, nowait: bool):
     """A FIFO's open waits for the other side, a goroutine of the same P; reading it parks and can be cancelled."""
+    if not nowait:
+        monkeypatch.setattr(descriptors, "_NOWAIT", None)
     path = tmp_path / "fifo"
     os.mkfifo(path)
 
@@ -290,10 +293,8 @@ def test_a_terminal_parks():
 @pytest.mark.parametrize("nowait", [True, False])
 def test_cached_or_not_the_content_is_the_same(tmp_path: Path, monkeypatch, content: bytes, nowait: bool):
     """With RWF_NOWAIT and without: each way to read gives every byte, once."""
-    from gort import files
-
     if not nowait:
-        monkeypatch.setattr(files, "_NOWAIT", None)
+        monkeypatch.setattr(descriptors, "_NOWAIT", None)
     path = tmp_path / "f"
     path.write_bytes(content)
 

@@ -14,49 +14,48 @@ from __future__ import annotations
 import io as _io
 import os as _std
 from collections.abc import Callable as _Callable
+from select import PIPE_BUF as _PIPE_BUF
 from typing import Any
 
 from .. import borrow as _borrow
 from ..descriptors import FILE as _FILE
 from ..descriptors import PIPE as _PIPE
-from ..descriptors import READ as _READ
-from ..descriptors import WRITE as _WRITE
 from ..descriptors import kind as _kind
-from ..descriptors import wait as _wait
+from ..descriptors import read_soon as _read_soon
 from ..descriptors import wait_exit as _wait_exit
+from ..descriptors import write_soon as _write_soon
 from ..runtime.blocking import blocking as _blocking
 from ..runtime.wait import on_goroutine as _on_goroutine
 
-_PIPE_BUF = 512  # what POSIX promises: so much can be written to a pipe that is writable
-try:
-    from select import PIPE_BUF as _PIPE_BUF
-except ImportError:
-    pass
 
-
-def _reads(call: _Callable[..., Any], fd: int, *args: Any) -> Any:
-    """A call that reads from where the descriptor stands."""
-    if not _on_goroutine():
-        return call(fd, *args)
-    if _kind(fd) is _FILE:
-        return _blocking(call, fd, *args)
-    if _std.get_blocking(fd):
-        _wait(fd, _READ)
-    return call(fd, *args)
+def _soon(fd: int, buffers: list[Any], usual: _Callable[[], Any]) -> Any:
+    """How many bytes were read into the buffers; or None and what the usual call has given."""
+    kind = _kind(fd)
+    n = _read_soon(fd, buffers, kind)
+    if n is not None:
+        return n, None
+    return None, (_blocking(usual) if kind is _FILE else usual())
 
 
 def read(fd: int, length: int, /) -> bytes:
     """As `os.read`."""
-    return _reads(_std.read, fd, length)
+    if not _on_goroutine() or not isinstance(length, int) or length <= 0:
+        return _std.read(fd, length)
+    buffer = bytearray(length)
+    n, data = _soon(fd, [buffer], lambda: _std.read(fd, length))
+    return data if n is None else bytes(memoryview(buffer)[:n])
 
 
 def readv(fd: int, buffers: Any, /) -> int:
     """As `os.readv`."""
-    return _reads(_std.readv, fd, buffers)
+    if not _on_goroutine():
+        return _std.readv(fd, buffers)
+    n, count = _soon(fd, buffers, lambda: _std.readv(fd, buffers))
+    return count if n is None else n
 
 
 def write(fd: int, data: Any, /) -> int:
-    """As `os.write`.  To a pipe it writes at most PIPE_BUF bytes at a time, as it may."""
+    """As `os.write`."""
     if not _on_goroutine():
         return _std.write(fd, data)
     kind = _kind(fd)
@@ -64,9 +63,9 @@ def write(fd: int, data: Any, /) -> int:
         return _std.write(fd, data)
     if kind is not _PIPE:
         return _blocking(_std.write, fd, data)
-    _wait(fd, _WRITE)
     with memoryview(data) as view, view.cast("B") as octets:
-        return _std.write(fd, octets[:_PIPE_BUF])
+        n = _write_soon(fd, octets)
+        return _std.write(fd, octets[:_PIPE_BUF]) if n is None else n
 
 
 def _reap(call: _Callable[[int, int], Any], pid: int, options: int) -> Any:
