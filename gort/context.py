@@ -262,7 +262,7 @@ class CancelContext(Context):
         super().__init__(parent, self, what)
         self._above = above  # whose end ends this one
         self._lock: Any = threading.RLock() if above is None else above._lock  # the tree's
-        self._deadline = when if above is None else min(when, above._deadline)
+        self._deadline: float = when if above is None else min(when, above._deadline)
         self._cause = cause  # of the deadline
         self._end: _End | None = None
         self._listeners: dict[Any, None] = {}
@@ -360,7 +360,7 @@ class CancelContext(Context):
         if self._deadline == INFINITY:
             return
         sched = instance.timers_home()
-        timers = []
+        timers: list[tuple[CancelContext, list[Any]]] = []
         with self._lock:
             ctx: CancelContext | None = self
             while ctx is not None:
@@ -370,19 +370,20 @@ class CancelContext(Context):
                 if own and ctx._listeners and sched not in ctx._timers:
                     for other in [other for other in ctx._timers if other.closed]:
                         del ctx._timers[other]
-                    ctx._timers[sched] = timer = [ctx, None, None]
-                    timers.append((ctx, timer))
+                    entry: list[Any] = [ctx, None, None]
+                    ctx._timers[sched] = entry
+                    timers.append((ctx, entry))
                 ctx = above
         try:
-            for ctx, timer in timers:  # not under the lock: this may start a thread
-                sched.add_timer(ctx._deadline, timer, _ring)
+            for owner, timer in timers:  # not under the lock: this may start a thread
+                sched.add_timer(owner._deadline, timer, _ring)
                 if timer[0] is None:  # stopped before it was planned
                     timer[2].dead += 1
         except BaseException:
             with self._lock:
-                for ctx, timer in timers:
-                    if ctx._timers.get(sched) is timer:
-                        del ctx._timers[sched]
+                for owner, timer in timers:
+                    if owner._timers.get(sched) is timer:
+                        del owner._timers[sched]
             raise
 
     def _unlisten(self, listener: Any) -> bool:

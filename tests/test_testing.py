@@ -180,7 +180,8 @@ class Session:
 
     def __init__(self, directory: Path, tests: str, *arguments: str, ini: str = "") -> None:
         (directory / "test_them.py").write_text(
-            "import threading, time\nimport pytest\nimport gort\nfrom gort import Chan, go\n" + textwrap.dedent(tests)
+            "import threading, time\nimport pytest\nimport gort, gort._pytest_plugin\nfrom gort import Chan, go\n"
+            "gort._pytest_plugin.AGAIN = 0.3\n" + textwrap.dedent(tests)  # so as not to wait for the second try
         )
         (directory / "pytest.ini").write_text(f"[pytest]\n{ini}\n")
         env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": ROOT}
