@@ -11,6 +11,7 @@ import concurrent.futures
 import os
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
@@ -816,6 +817,19 @@ class Flood:
                 cancel()
             pause()
 
+    def disturber(self, stop: threading.Event, procs: int) -> None:
+        """Have machines lose their Ps, and change how many there are."""
+        rng = random.Random(f"{self.seed} disturber")
+
+        def block() -> None:
+            time.sleep(rng.random() * 3e-3)
+
+        while not stop.is_set():
+            go(block if rng.random() < 0.5 else lambda: block())  # the second kind is never known to block
+            gort.gomaxprocs(rng.randrange(1, procs + 1))
+            gort.sleep(rng.random() * 3e-3)
+            gort.blocking(time.sleep, 1e-4)
+
     def main(self) -> None:
         rng = random.Random(self.seed)
         workers = range(2 * len(self.todo))
@@ -823,6 +837,8 @@ class Flood:
         inside = go(self.canceller, "goroutine", stop, lambda: gort.sleep(rng.random() * 1e-3))
         outside = threading.Thread(target=self.canceller, args=("thread", stop, lambda: stop.wait(rng.random() * 1e-3)))
         outside.start()
+        if self.seed % 2:
+            go(self.disturber, stop, gort.gomaxprocs())
         try:
             keepers = [go(self.keeper, who) for who in workers]
             for g in keepers[::2]:
