@@ -145,13 +145,15 @@ class Conn:
         try:
             data = self._recv(n)
         except BlockingIOError:
-            return self._read_slowly(n, None)
+            pass  # and out of the handler: who waits in one keeps its exception and traceback in memory
         except OSError as exc:
             self._dry = False
             self._fail(exc)
-        if not 0 < len(data) < n:
-            self._dry = False
-        return data
+        else:
+            if not 0 < len(data) < n:
+                self._dry = False
+            return data
+        return self._read_slowly(n, None)
 
     def write(self, data: Data, timeout: float | None = None) -> None:
         """Write all of data; return when the system has taken it.
@@ -321,11 +323,12 @@ class Conn:
                 try:
                     data = self._try_read(n)
                 except BlockingIOError:
-                    self._wait(side, until, timeout)
-                    continue
-                if not 0 < len(data) < n:
-                    self._dry = False
-                return data
+                    pass
+                else:
+                    if not 0 < len(data) < n:
+                        self._dry = False
+                    return data
+                self._wait(side, until, timeout)
         except OSError as exc:
             if not isinstance(exc, TimeoutError):
                 self._dry = False
@@ -379,14 +382,17 @@ class Conn:
                 try:
                     while count is None or sent < count:
                         self._d.check_deadline(self._d.write)
+                        left = LIMIT if count is None else min(count - sent, LIMIT)
                         try:
-                            n = self._send_part(own, fd, offset + sent, LIMIT if count is None else min(count - sent, LIMIT))
+                            n = self._send_part(own, fd, offset + sent, left)
                         except BlockingIOError:
-                            self._wait(self._d.write, until, timeout)
-                            continue
+                            n = -1
                         if n == 0:
                             break
-                        sent += n
+                        if n < 0:
+                            self._wait(self._d.write, until, timeout)
+                        else:
+                            sent += n
                 finally:
                     os.close(own)
             except OSError as exc:
@@ -485,6 +491,8 @@ class Conn:
                 try:
                     sent = self._try_write(views)
                 except BlockingIOError:
+                    sent = -1
+                if sent < 0:
                     self._wait(side, until, timeout)
                     continue
                 written += sent

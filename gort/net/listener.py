@@ -81,13 +81,14 @@ class Listener:
             except OSError as exc:
                 if self._d.closed:
                     raise ConnClosed(repr(self)) from None
-                if isinstance(exc, BlockingIOError):
-                    if not self._wait(until, timeout):
-                        pause = self._pause(pause, until, timeout)
-                elif exc.errno in _FULL:
+                number = exc.errno
+                if number != errno.EAGAIN and number not in _FULL and number not in _GONE:
+                    raise  # a deadline's TimeoutError has no number
+            else:
+                number = 0
+            if number:  # out of the handler: who waits in one keeps its exception and traceback in memory
+                if number in _FULL or (number == errno.EAGAIN and not self._wait(until, timeout)):
                     pause = self._pause(pause, until, timeout)
-                elif exc.errno not in _GONE or isinstance(exc, TimeoutError) and exc.errno is None:
-                    raise
                 continue
             try:
                 return Conn(sock) if self._context is None else TLSConn(sock, self._context, True)

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Any
 
 from ..runtime.blocking import blocking
+from ..runtime.netpoll import Direction
 from ..runtime.timers import check_seconds, deadline
 from .conn import Conn, Data
 
@@ -81,32 +82,33 @@ class TLSConn(Conn):
             return
         until = None if timeout is None else deadline(check_seconds(timeout, "timeout"))
         with self._turn_taken(timeout):
-            while not self._done:
+            while True:
                 try:
                     with self._ssl_lock:
                         self._ssl.do_handshake()
                         self._done = True
-                except ssl.SSLWantReadError:
-                    self._wait(self._in, until, timeout)
-                except ssl.SSLWantWriteError:
-                    self._wait(self._d.write, until, timeout)
+                    return
+                except _WANTS as exc:
+                    side = self._wanted(exc)
                 except OSError as exc:
                     self._fail(exc)
+                self._wait(side, until, timeout)
+
+    def _wanted(self, exc: ssl.SSLError) -> Direction:
+        return self._in if isinstance(exc, ssl.SSLWantReadError) else self._d.write
 
     def _some(self, n: int, until: float | None, timeout: float | None) -> bytes:
         if not self._done:
             self.handshake(None if until is None else max(0.0, until - monotonic()))
-        side = self._in
         try:
             while True:
-                self._d.check_deadline(side)
+                self._d.check_deadline(self._in)
                 try:
                     with self._ssl_lock:
                         return self._ssl.recv(n)
-                except ssl.SSLWantReadError:
-                    self._wait(side, until, timeout)
-                except ssl.SSLWantWriteError:
-                    self._wait(self._d.write, until, timeout)
+                except _WANTS as exc:
+                    side = self._wanted(exc)
+                self._wait(side, until, timeout)
         except ssl.SSLZeroReturnError:
             return b""
         except OSError as exc:
