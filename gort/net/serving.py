@@ -81,6 +81,7 @@ class _Server:
         self.lock = threading.Lock()
         self.live: dict[Conn, Goroutine[Any]] = {}
         self.over = False  # handlers that have not begun shall not
+        self.handle = self._handling(handler)
 
     def run(self, grace: float | None) -> None:
         try:
@@ -116,7 +117,7 @@ class _Server:
     def _start(self, conn: Conn) -> None:
         # From here on the connection is its handler's, or `_end`'s if that is dropped before it begins.
         code = _Server._start.__code__
-        g: Goroutine[Any] = Goroutine(self._handle, (conn,), NO_KW, copy_context() or None, code, 0)
+        g: Goroutine[Any] = Goroutine(self.handle, (conn,), NO_KW, copy_context() or None, code, 0)
         self.open.add(1)
         self.live[conn] = g
         if FREE_THREADED:
@@ -124,24 +125,28 @@ class _Server:
         else:
             launch_first(g)
 
-    def _handle(self, conn: Conn) -> None:
-        try:
-            if self.over:
-                return
-            if type(conn) is TLSConn:
-                try:
-                    conn.handshake(HANDSHAKE)
-                except (OSError, TimeoutError):
-                    return  # a client that does not speak TLS, or does not trust us: nothing of ours
-            self.handler(conn)
-        except ConnectionError as exc:
-            if getattr(exc, "conn", None) is not conn:
-                raise
-        except ssl.SSLError as exc:
-            if getattr(exc, "conn", None) is not conn:
-                raise
-        finally:
-            self._ended(conn)
+    def _handling(self, handler: Callable[[Conn], Any]) -> Callable[[Conn], None]:
+        """The function that the handlers' goroutines run."""
+
+        def handle(conn: Conn) -> None:
+            try:
+                if self.over:
+                    return
+                if type(conn) is TLSConn:
+                    try:
+                        conn.handshake(HANDSHAKE)
+                    except OSError:
+                        return  # a client that does not speak TLS, is too slow, or does not trust us: nothing of ours
+                handler(conn)
+            except (ConnectionError, ssl.SSLError) as exc:
+                if getattr(exc, "conn", None) is not conn:
+                    raise
+            finally:
+                self._ended(conn)
+
+        # By this the goroutines have their handler's name, and sysmon knows one handler that blocks from another.
+        handle.func = handler  # type: ignore[attr-defined]
+        return handle
 
     def _ended(self, conn: Conn) -> None:
         conn.close()

@@ -16,6 +16,10 @@ Blocked or waiting for the GIL?  Both stand still.  But a thread that waits for 
 which shows on its CPU clock, and sysmon needs the GIL itself: if it got it at once, nobody waits for it.  So a machine
 is called blocked when its clock stands still over a look for which sysmon had not to wait, or over 12 ms.
 
+Blocked or waiting for a CPU?  On a busy system a thread may stand in the queue for one for tens of milliseconds.  To
+lose its P then costs little, but to be remembered as blocking costs a thread for each start from then on (a server's
+handlers would each get one).  So before something is remembered, the system is asked once (`Clock.runnable`).
+
 The orders of events that could break it.
 - The machine returns at the very moment its P is taken.  `take` works under the scheduler's lock and only if the
   hub has not run since sysmon put it at the head of the machine's ready queue; so whatever the machine does next that
@@ -28,13 +32,14 @@ The orders of events that could break it.
 Bounds.  Blocked machines cost nothing but their threads (GORT_MAXTHREADS); computing ones compete for the CPU, so at
 most as many as there are Ps compute without one (`OCCUPIED`).
 
-Refused: a system call of our own to ask the kernel where a thread is (/proc is slow and Linux only); a time stamp in
+Refused: to ask the kernel at each look where a thread is (/proc is slow, and Linux only); a time stamp in
 each runtime call; moving every goroutine of a module that has blocked (too blunt).
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -93,9 +98,10 @@ def ran_apart(sched: Any, key: Any, blocked: bool) -> None:
 class Clock:
     """The CPU clock of a thread, made by that thread itself; after the thread's end it stands still."""
 
-    __slots__ = ("number",)
+    __slots__ = ("number", "stat")
 
     def __init__(self, ident: int) -> None:
+        self.stat = f"/proc/self/task/{threading.get_native_id()}/stat"
         try:
             self.number: int | None = time.pthread_getcpuclockid(ident)
         except (AttributeError, OSError):  # no such clocks here (macOS): see `Watch.look`
@@ -109,6 +115,15 @@ class Clock:
             return time.clock_gettime_ns(self.number)
         except OSError:
             return -1
+
+
+    def runnable(self) -> bool:
+        """Does the thread run, or wait for nothing but a CPU?  (20 us.)  False where that cannot be told."""
+        try:
+            with open(self.stat, "rb", buffering=0) as f:
+                return f.read(200).rpartition(b") ")[2][:1] == b"R"
+        except OSError:
+            return False
 
 
 class Watch:

@@ -228,6 +228,9 @@ class Sysmon:
         """The goroutine that runs there has blocked: its function is started apart next time."""
         if m.watch.learnt:
             return
+        if m.clock is not None and m.clock.runnable():
+            m.watch.cpu_at = monotonic()  # it waits for a CPU, and is not blocked
+            return
         m.watch.learnt = True
         for carrier in list(m.carriers):
             g = carrier.g
@@ -256,7 +259,7 @@ class Sysmon:
             watch.look(m, now)
             if m.apart is not None:
                 self.apart_now = True
-                if now - watch.cpu_at >= handoff.STILL:
+                if not m.blocked and now - watch.cpu_at >= handoff.STILL and not m.clock.runnable():
                     m.blocked = True
                 continue
             blocked = watch.blocked(now, False)
