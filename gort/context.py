@@ -230,7 +230,11 @@ class Context:
         return self
 
     def __exit__(self, _type: object, exc: BaseException | None, _tb: object) -> None:
-        scope: Any = getattr(_current_goroutine(), "_scope", None)
+        g = _current_goroutine()
+        if g is None:  # after a fork that was made inside the block: what was a goroutine is plain code here
+            _current.set(_background)
+            return
+        scope: Any = getattr(g, "_scope", None)
         # The innermost of ours.  It is the innermost of all, unless a generator was suspended inside its with block.
         while scope is not None and getattr(scope, "ctx", None) is not self:
             scope = scope.parent

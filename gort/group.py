@@ -282,7 +282,7 @@ class Group(Place):
         w = None
         while True:
             latch = self._hold()
-            alive = self._alive
+            alive = 0 if self._sched.orphaned else self._alive  # after a fork there are no children here
             if not alive:
                 self._state = ENDED
             elif w is not None:

@@ -85,7 +85,11 @@ def _nap(delay: float) -> None:
 
 forked: list[list[Any]] = []  # [the latches that were freed], if this process is the child of a fork
 _freeing = threading.Lock()
-_AT_REST = {"doze", "_park_thread", "_nap", "loop", "_loop", "main", "run", "_next"}  # functions that hold no latch
+_AT_REST = {  # functions in which threads stand for long, and that hold no latch
+    "Carrier.run", "EpollPoller.fetch", "KqueuePoller.fetch", "Machine._loop", "Machine.doze", "Machine.loop", "Machine.main",
+    "Runtime.run", "Spares._loop", "Spares._next", "Sysmon.loop", "Sysmon.rest", "_Bell.wait", "_LoopThread._main", "_nap",
+    "_park_thread", "_relay", "run",
+}  # fmt: skip
 
 
 def forget() -> None:
@@ -110,7 +114,7 @@ def _somebody_inside() -> bool:
         frame: FrameType | None = top
         while frame is not None and not frame.f_globals.get("__name__", "").startswith("gort."):
             frame = frame.f_back
-        if ident != me and frame is not None and frame.f_code.co_name not in _AT_REST:
+        if ident != me and frame is not None and frame.f_code.co_qualname not in _AT_REST:
             return True
     return False
 

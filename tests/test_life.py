@@ -1,0 +1,822 @@
+"""The life of a process: how programs that use gort end, and how they fork.
+
+Each scenario is a program of its own, run to its end: nothing may hang, nothing may crash, the exit status, the output
+and what is said on stderr must be right.  GORT_STRESS=1 runs each of them 200 times.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+TIMES = 200 if os.environ.get("GORT_STRESS") else 1
+EVERY = TIMES > 1  # every combination of parameters, or those that differ most
+LIMIT = 60 if TIMES == 1 else 3600
+
+pytestmark = [pytest.mark.limit(LIMIT), pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")]
+
+ROOT = Path(__file__).parent.parent
+
+PRELUDE = """
+import atexit, os, signal, sys, threading, time
+import gort
+from gort import *
+
+def spin():
+    while True: pass
+
+def parked(name="parked"):
+    try: Chan().recv()
+    finally: say(name)
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+def settled(*gs):
+    # They have begun, and wait (or have ended).
+    while any(g.state not in ("waiting", "dead") for g in gs): sleep(0.001)
+    return gs[0]
+
+def status_of(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def works():
+    # A whole new runtime, here: goroutines on several machines, timers, channels, the background one too.
+    def main():
+        ch = Chan()
+        gs = [go(lambda n=n: (sleep(0.001), ch.send(n))) for n in range(10)]
+        assert sorted(ch.recv() for _ in gs) == list(range(10))
+        select(gort.recv(after(0.001)))
+        return current().name
+    assert run(main, procs=2) == "works.<locals>.main"
+    assert go(main).result() == "works.<locals>.main"
+    assert run(blocking, int, "7") == 7
+"""
+
+
+def once(args: list[str]) -> tuple[int, str, str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "PYTHONFAULTHANDLER": "1"}
+    env.pop("GORT_STRESS", None)
+    child = subprocess.Popen(
+        args, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        out, err = child.communicate(timeout=50)
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGABRT)  # faulthandler shows where it hangs
+        out, err = child.communicate()
+        err = "it hung\n" + err
+    return child.returncode, out, err
+
+
+def check(program: str, status: int = 0, out: str = "", err: str | Callable[[str], bool] = "") -> None:
+    """Run the program, TIMES times: exit status, the set of its lines, and stderr (the whole of it, or a test of it)."""
+    args = [sys.executable, "-c", PRELUDE + textwrap.dedent(program)]
+    check_args(args, status, out, err)
+
+
+def check_args(args: list[str], status: int = 0, out: str = "", err: str | Callable[[str], bool] = "") -> None:
+    with ThreadPoolExecutor(1 if TIMES == 1 else 3) as pool:
+        for code, output, errors in pool.map(once, [args] * TIMES):
+            said = f"\nexit status {code}\n-- stdout\n{output}\n-- stderr\n{errors}"
+            assert code == status, said
+            assert sorted(output.split("\n")[:-1]) == sorted(out.split()), said
+            assert err(errors) if callable(err) else errors == err, said
+
+
+def traceback_of(*texts: str) -> Callable[[str], bool]:
+    return lambda err: err.count("Traceback (most recent") == 1 and all(text in err for text in texts)
+
+
+def left_behind(*names: str) -> Callable[[str], bool]:
+    return lambda err: "left behind" in err and "Traceback" not in err and all(f"'{name}'" in err for name in names)
+
+
+# -- the end of main ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("procs", [1, 8] if EVERY else [8])
+@pytest.mark.parametrize(
+    "end, status, err",
+    [
+        ("return", 0, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit('a text')", 1, "a text\n"),
+        ("raise KeyError('lost')", 1, traceback_of("KeyError: 'lost'")),
+    ],
+    ids=["return", "exit", "exit-3", "exit-text", "error"],
+)
+def test_main_ends_while_others_go_on(end: str, status: int, err: str | Callable[[str], bool], procs: int) -> None:
+    """Broken: a program hangs or crashes at its end, leaves out clean-up, or ends with a wrong status."""
+    check(
+        f"""
+        def sleeper():
+            try: sleep(1000)
+            finally:
+                sleep(0.001)  # clean-up may wait
+                say("slept")
+        begun = Event()
+        def busy():
+            try:
+                while True: gosched(); begun.set()
+            finally: say("busy")
+        def pair(ch):
+            while True: ch.send(ch.recv())
+        def main():
+            go(busy)
+            ch = Chan()
+            for _ in range(4): go(pair, ch)
+            go(ch.send, 1)
+            settled(go(parked), go(sleeper))
+            begun.wait()
+            go(say, "too late")  # never started
+            {end}
+        run(main, procs={procs})
+        """,
+        status,
+        "parked slept busy",
+        err,
+    )
+
+
+ENDLESS = ["spin()", "time.sleep(1000)", "blocking(time.sleep, 1000)", "threading.Event().wait()"]
+WHERE = ["run", "background", "runtime"]
+
+
+@pytest.mark.parametrize(
+    "where, what",
+    [(where, what) for n, where in enumerate(WHERE) for what in (ENDLESS if EVERY or not n else ENDLESS[n - 1 : n])],
+)
+def test_the_end_does_not_wait_for_what_cannot_notice(where: str, what: str) -> None:
+    """Broken: a computation or a call without end keeps the program from ending, or takes others' clean-up with it."""
+    start = {
+        "run": "run(main, procs=3)",
+        "background": "go(main).result(); say('main')",
+        "runtime": "r = gort.Runtime(3); r.run(main); say('main')",
+    }[where]
+    check(
+        f"""
+        gort.runtime.instance.GRACE = 0.2
+        begun = threading.Event()
+        def endless():
+            begun.set()
+            {what}
+        def slow():
+            try: Chan().recv()
+            finally:
+                for _ in range(5): sleep(0.1)  # longer than the others are waited for
+                say("slow")
+        def main():
+            settled(go(slow))
+            go(endless)
+            begun.wait()  # not gort's: so it starts on another machine
+        {start}
+        """,
+        0,
+        "slow" if where == "run" else "slow main",
+        left_behind("endless"),
+    )
+
+
+def test_clean_up_takes_as_long_as_it_takes() -> None:
+    """Broken: a clean-up that computes for long, or is shielded, is cut off as if it had not noticed the end."""
+    check(
+        """
+        gort.runtime.instance.GRACE = 0.1
+        def computes(name):
+            until = time.monotonic() + 0.5
+            while time.monotonic() < until: pass
+            say(name)
+        def one():
+            try: Chan().recv()
+            finally: computes("finally")
+        def two():
+            begun.set()
+            with shield(): blocking(time.sleep, 0.5)
+            say("shield")
+        begun = threading.Event()
+        def main():
+            settled(go(one))
+            go(two)
+            begun.wait()
+        run(main, procs=3)
+        """,
+        0,
+        "finally shield",
+    )
+
+
+def test_errors_and_exits_of_other_goroutines() -> None:
+    """Broken: an error of another goroutine is lost, shown twice, or changes the exit status; or an exit ends the process."""
+    check(
+        """
+        def fails(): raise LookupError("nobody asked")
+        def main():
+            settled(*[go(fn, *args) for fn, *args in [(fails,), (sys.exit, 5)]])
+            say("main")
+        run(main)
+        """,
+        0,
+        "main",
+        traceback_of("LookupError: nobody asked", "'fails'"),
+    )
+
+
+@pytest.mark.parametrize("where", ["run(main)", "go(main).join()"], ids=["run", "background"])
+def test_errors_at_the_end(where: str) -> None:
+    """Broken: what is raised while the program ends hangs it, crashes it, or is lost."""
+    check(
+        f"""
+        def bad_finally():
+            try: Chan().recv()
+            finally: raise LookupError("in the clean-up")
+        def exits():
+            try: Chan().recv()
+            finally: sys.exit(9)
+        class Bad:
+            def __del__(self): go(say, "died")
+        def holds(bad):
+            Chan().recv()
+        def main():
+            settled(go(bad_finally), go(exits), go(holds, Bad()))
+        {where}
+        """,
+        0,
+        "died",
+        lambda err: err.count("LookupError: in the clean-up") == 1,
+    )
+
+
+def test_an_error_that_nobody_asked_for_by_the_very_end() -> None:
+    """Broken: a failed goroutine whose handle lives in a module is reported never, or crashes the interpreter's end."""
+    check(
+        """
+        def fails(): raise LookupError("kept")
+        g = go(fails)
+        g.join()
+        """,
+        0,
+        "",
+        lambda err: "LookupError: kept" in err,
+    )
+
+
+def test_an_excepthook_that_fails_and_no_stderr() -> None:
+    """Broken: a hook that raises, or a program without stderr, takes the runtime's end with it."""
+    check(
+        """
+        def hook(args): raise ValueError("the hook")
+        gort.excepthook = hook
+        def fails(): raise LookupError
+        run(lambda: go(fails) and sleep(0.01))
+        sys.stderr = None
+        run(lambda: go(fails) and sleep(0.01))
+        go(fails)
+        say("end")
+        """,
+        0,
+        "end",
+        lambda err: "ValueError: the hook" in err,
+    )
+
+
+# -- the end of a program with a background runtime -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end, status", [("", 0), ("sys.exit(4)", 4), ("raise KeyError", 1)], ids=["end", "exit", "error"])
+def test_the_program_ends_beside_a_background_runtime(end: str, status: int) -> None:
+    """Broken: goroutines in the background keep the program from ending, or do not clean up, or change the status."""
+    check(
+        f"""
+        def chain(n):
+            ch = Chan()
+            if n: go(chain, n - 1)
+            else: begun.set()
+            try:
+                while True:
+                    sleep(0.0001); gosched()
+            finally:
+                if not n: say("chain")
+        begun = Event()
+        go(chain, 50)
+        gort.after_func(1000, spin)
+        executor = gort.futures.Executor(2)
+        futures = [executor.submit(sleep, 1000) for _ in range(5)]
+        settled(go(parked))
+        begun.wait()
+        {end}
+        """,
+        status,
+        "parked chain",
+        lambda err: err.count("Traceback") == (status == 1),
+    )
+
+
+def test_an_unclosed_runtime_is_closed() -> None:
+    """Broken: a Runtime that the program forgot to close loses its goroutines' clean-up."""
+    check("r = gort.Runtime(2); settled(r.go(parked))", 0, "parked")
+
+
+@pytest.mark.parametrize("use", ["", "settled(go(parked))", "run(int)"], ids=["unused", "background", "run"])
+def test_atexit_functions_can_use_gort(use: str) -> None:
+    """Broken: `run`, or `go` beside a background runtime, fails or hangs in an atexit function."""
+    check(
+        f"""
+        def last():
+            def main():
+                ch = Chan()
+                gs = [go(ch.send, n) for n in range(5)]
+                sleep(0.001)
+                assert sorted(ch.recv() for _ in gs) == [0, 1, 2, 3, 4]
+                say("run")
+            run(main, procs=4)
+            try: assert go(lambda: 41).result() == 41
+            except ThreadLimit: assert {"parked" not in use}  # no thread can be started any more
+            say("go")
+        atexit.register(last)
+        {use}
+        """,
+        0,
+        "run go parked" if "parked" in use else "run go",
+    )
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_run_on_another_thread(daemon: bool) -> None:
+    """Broken: the program does not wait for a thread that is in `run`, or waits for a daemon, or crashes under it."""
+    check(
+        f"""
+        def main():
+            settled(*[go(parked, "x") for _ in range(20)])
+            begun.set()
+            sleep(1000 if {daemon} else 0.05)
+            say("main")
+        begun = threading.Event()
+        threading.Thread(target=run, args=(main,), kwargs=dict(procs=4), daemon={daemon}).start()
+        begun.wait()
+        """,
+        0,
+        "" if daemon else "main" + 20 * " x",
+    )
+
+
+def test_daemon_threads_that_use_gort() -> None:
+    """Broken: a daemon thread in the middle of a channel operation crashes or hangs the interpreter's end."""
+    check(
+        """
+        ch = Chan()
+        def talk():
+            while True: ch.send(ch.recv())
+        for _ in range(3): threading.Thread(target=talk, daemon=True).start()
+        for _ in range(3): go(talk)
+        threading.Thread(target=Chan().recv, daemon=True).start()
+        ch.send(1); ch.send(2)
+        time.sleep(0.02)
+        say("end")
+        """,
+        0,
+        "end",
+    )
+
+
+def test_a_coroutine_is_on_its_way_at_the_end() -> None:
+    """Broken: goroutines and coroutines that wait for each other do not end, or end without their clean-up."""
+    check(
+        """
+        import asyncio
+        from gort import aio
+        begun = threading.Event()
+        def work():
+            try:
+                begun.set()
+                Chan().recv()
+            finally: say("work")
+        async def inner():
+            try: await aio.wait(go(work))
+            finally: say("inner")
+        g = go(lambda: aio.run(inner()))
+        begun.wait()
+        """,
+        0,
+        "work inner",
+    )
+
+
+@pytest.mark.parametrize(
+    "end, status", [("os._exit(6)", 6), ("os.kill(os.getpid(), signal.SIGTERM); sleep(50)", -signal.SIGTERM)], ids=["_exit", "kill"]
+)
+def test_abrupt_ends(end: str, status: int) -> None:
+    """Broken: a goroutine cannot end the process at once."""
+    check(f"def main():\n    go(parked); sleep(0.001)\n    {end}\nrun(lambda: go(main).join(), procs=2)", status)
+
+
+# -- fork -------------------------------------------------------------------------------------------------------------
+
+
+def test_main_forks() -> None:
+    """Broken: the child does not go on as plain code, or meets the parent's goroutines, or ends otherwise than the parent."""
+    check(
+        """
+        def main():
+            waiting = settled(*[go(parked) for _ in range(4)])
+            pid = os.fork()
+            if not pid:
+                assert current() is None and gort.num_goroutine() == 0
+                works()
+                try: waiting.result()
+                except GortError as exc: assert "parent" in str(exc)
+                works()
+                return "child"
+            assert status_of(pid) == 3
+            return "parent"
+        name = run(main, procs=2)
+        works()
+        @atexit.register
+        def last():
+            works() if name == "parent" else run(int)
+            say(name)
+        if name == "child": sys.exit(3)
+        """,
+        0,
+        "child parked parked parked parked parent",
+    )
+
+
+@pytest.mark.parametrize("where", ["run(main, procs=3)", "go(main).join()", "gort.Runtime(3).run(main)"], ids=["run", "go", "rt"])
+@pytest.mark.parametrize("starter", ["go(fn)", "after_func(0.001, fn)"] if EVERY else ["go(fn)"])
+def test_other_goroutines_fork(where: str, starter: str) -> None:
+    """Broken: a child that is forked by a goroutine goes on with the parent's work, or ends with a wrong status."""
+    check(
+        f"""
+        def forks(end, ch):
+            pid = os.fork()
+            if pid:
+                ch.send(status_of(pid))
+                return
+            g = go(lambda: 3)
+            assert g.result() == 3
+            settled(go(parked, "child's"))
+            print("flushed")
+            end()
+        def main():
+            begun = threading.Event()
+            settled(go(parked, "parent's"))
+            go(lambda: begun.wait(0.3))  # so that there is another machine
+            for end, status in [(int, 0), (lambda: sys.exit(7), 7), (lambda: sys.exit("text"), 1), (lambda: 1 / 0, 1)]:
+                ch = Chan()
+                fn = lambda: forks(end, ch)
+                {starter}
+                assert ch.recv() == status
+            begun.set()
+            say("main")
+        {where}
+        """,
+        0,
+        "main parent's" + 4 * " child's flushed",
+        lambda err: err.count("Traceback") == 1 and "ZeroDivisionError" in err and "text\n" in err,
+    )
+
+
+@pytest.mark.parametrize("thread", [False, True], ids=["main-thread", "thread"])
+def test_a_plain_thread_forks_beside_live_runtimes(thread: bool) -> None:
+    """Broken: in a child that a plain thread forked, gort does not work, or the parent's runtimes are closed once more."""
+    check(
+        f"""
+        embedded = gort.Runtime(2)
+        def busy(ch):
+            while True: ch.send(ch.recv())
+        for start in (go, embedded.go):
+            settled(start(parked))
+            ch = Chan()
+            start(busy, ch); start(busy, ch); start(ch.send, 1)
+        def forks():
+            with gort.Runtime(2) as inner:
+                inner.go(sleep, 1000)
+                pid = os.fork()
+            if pid:
+                assert status_of(pid) == 0
+            else:
+                try: embedded.go(int)
+                except RuntimeClosed as exc: assert "parent" in str(exc)
+                works()
+                with gort.Runtime(2) as mine: mine.run(works_inside)
+                if {thread}: os._exit(0)
+        def works_inside():
+            assert go(lambda: 5).result() == 5
+        if {thread}:
+            t = threading.Thread(target=forks); t.start(); t.join()
+        else:
+            me = os.getpid()
+            forks()
+            if os.getpid() != me: sys.exit(0)
+        """,
+        0,
+        "parked parked",
+    )
+
+
+def test_forks_in_the_middle_of_everything() -> None:
+    """Broken: a fork while other machines are in the middle of channels, timers and locks leaves either side broken."""
+    check(
+        """
+        sys.setswitchinterval(1e-6)
+        ch, tally = Chan(3), []
+        lock = Mutex()
+        over = []
+        def sender(k):
+            for n in range(300):
+                ch.send((k, n))
+                if n % 10 == 0: sleep(1e-5)
+                with lock: pass
+        def receiver():
+            for value in ch: tally.append(value)
+        def forker():
+            for n in range(10):
+                pid = os.fork()
+                if not pid:
+                    own = Chan()
+                    assert run(lambda: (go(own.send, 1), own.recv())[1], procs=2) == 1
+                    os._exit(0)
+                assert status_of(pid) == 0
+                sleep(1e-4)
+        def main():
+            receivers = [go(receiver) for _ in range(4)]
+            senders = [go(sender, k) for k in range(4)]
+            forkers = [go(forker) for _ in range(2)]
+            for g in senders + forkers: g.result()
+            ch.close()
+            for g in receivers: g.result()
+            assert len(tally) == len(set(tally)) == 1200
+        run(main, procs=8)
+        """
+    )
+
+
+def test_the_childs_descriptors_are_not_the_parents() -> None:
+    """Broken: the child keeps the parent's pollers open, or takes the parent's descriptors out of them."""
+    check(
+        """
+        from gort import net
+        def kinds():
+            links = []
+            for fd in os.listdir("/proc/self/fd"):
+                try: links.append(os.readlink(f"/proc/self/fd/{fd}"))
+                except OSError: pass
+            return [link for link in links if "eventpoll" in link or "eventfd" in link]
+        def echo(conn):
+            while data := conn.read(100): conn.write(data)
+        def main():
+            listener = net.listen("127.0.0.1:0")
+            def serve():
+                for conn in listener: go(echo, conn)
+            go(serve)
+            conn = net.dial(listener.addr)
+            conn.write(b"one"); assert conn.read_exactly(3) == b"one"
+            reader = settled(go(conn.read_exactly, 3))
+            pid = os.fork()
+            if not pid:
+                if os.path.exists("/proc/self/fd"): assert kinds() == [], kinds()
+                conn.close(); listener.close()
+                r, w = os.pipe()
+                def pipes():
+                    l = net.listen("127.0.0.1:0")
+                    def serve():
+                        for c in l: go(echo, c)
+                    go(serve)
+                    c = net.dial(l.addr); c.write(b"two"); assert c.read_exactly(3) == b"two"
+                run(pipes, procs=2)
+                os._exit(0)
+            assert status_of(pid) == 0
+            conn.write(b"abc")
+            assert reader.result() == b"abc"
+            other = net.dial(listener.addr)
+            other.write(b"new"); assert other.read_exactly(3) == b"new"
+        run(main, procs=2)
+        """
+    )
+
+
+def test_channels_of_the_parent_in_the_child() -> None:
+    """Broken: in the child a value goes to somebody who waits in the parent, and so is lost."""
+    check(
+        """
+        ch, other = Chan(), Chan()
+        def both():
+            select(gort.recv(ch), gort.recv(other))
+        def main():
+            gs = [go(ch.recv), go(both), go(both), go(ch.recv), go(ch.recv, 1000)]
+            threading.Thread(target=ch.recv, daemon=True).start()
+            settled(*gs)
+            while len(gort.runtime.wait.parked_threads) < 1: sleep(0.001)
+            pid = os.fork()
+            if not pid:
+                def child():
+                    g = go(ch.recv)
+                    h = go(other.recv)
+                    ch.send("mine"); other.send("mine")
+                    assert g.result() == h.result() == "mine"
+                run(child)
+                run(child, procs=1)
+                os._exit(0)
+            assert status_of(pid) == 0
+        run(main, procs=2)
+        """
+    )
+
+
+def test_a_latch_whose_holder_stayed_behind() -> None:
+    """Broken: a channel that another thread was about to change when the process was forked hangs the child for ever."""
+    check(
+        """
+        ch, other = Chan(5), Chan(5)
+        ch._latch.pop(); other._latch.pop()  # as a thread does in the middle of an operation
+        pid = os.fork()
+        if not pid:
+            def main():
+                gs = [go(c.send, 1) for c in (ch, other) for _ in range(2)]
+                for g in gs: g.join()
+            ts = [threading.Thread(target=ch.send, args=(n,)) for n in range(2)]
+            for t in ts: t.start()
+            run(main, procs=3)
+            for t in ts: t.join()
+            assert len(ch) == 4 and len(other) == 2
+            os._exit(0)
+        assert status_of(pid) == 0
+        """
+    )
+
+
+@pytest.mark.parametrize("how", ["greenlet", "finalizer", "signal", "blocking", "nested", "shielded"])
+def test_forks_from_strange_places(how: str) -> None:
+    """Broken: a fork in a greenlet, finalizer, handler, spare thread, forked child or shield leaves a broken child."""
+    body = {
+        "greenlet": """
+            def main():
+                def inner():
+                    sleep(0.001)
+                    fork_once()
+                greenlet.greenlet(inner).switch()
+            """,
+        "finalizer": """
+            class Dies:
+                def __del__(self): fork_once()
+            def main():
+                d = Dies(); del d
+                sleep(0.001)
+            """,
+        "signal": """
+            signal.signal(signal.SIGUSR1, lambda *_: fork_once())
+            def main():
+                go(lambda: blocking(lambda: (time.sleep(0.05), os.kill(os.getpid(), signal.SIGUSR1))))
+                sleep(0.2)  # so that it comes while the hub sleeps
+            """,
+        "blocking": """
+            def main():
+                blocking(fork_once)
+            """,
+        "nested": """
+            def again():
+                fork_once(works)
+            def main():
+                fork_once(lambda: run(again, procs=2))
+            """,
+        "shielded": """
+            def main():
+                with shield(), timeout(5), gort.context.with_timeout(gort.context.background(), 5):
+                    if fork_once(exits=False): return
+            """,
+    }[how]
+    check(
+        f"""
+        import greenlet
+        def fork_once(do=works, exits=True):
+            pid = os.fork()
+            if pid:
+                assert status_of(pid) == 0
+                say("forked")
+                return
+            do()
+            if exits: os._exit(0)
+            return True
+        {textwrap.indent(textwrap.dedent(body), "        ").strip()}
+        run(main, procs=2)
+        """,
+        0,
+        "forked forked" if how == "nested" else "forked",
+    )
+
+
+def test_ctrl_c_in_the_child_and_in_the_parent() -> None:
+    """Broken: after a fork Ctrl-C goes to a runtime that does not exist, or wakes the other process."""
+    check(
+        """
+        def main():
+            pid = os.fork()
+            if not pid:
+                try:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(50)
+                except KeyboardInterrupt: pass
+                try: run(lambda: (os.kill(os.getpid(), signal.SIGINT), sleep(50)))
+                except KeyboardInterrupt: os._exit(0)
+                os._exit(1)
+            assert status_of(pid) == 0
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                sleep(50)
+            except KeyboardInterrupt: say("interrupted")
+        run(main, procs=2)
+        """,
+        0,
+        "interrupted",
+    )
+
+
+def test_a_group_of_the_parent_in_the_child() -> None:
+    """Broken: a block that waits for the parent's goroutines hangs the child that leaves it."""
+    check(
+        """
+        def main():
+            with Group() as group:
+                settled(group.go(sleep, 0.05))
+                pid = os.fork()
+                if pid: assert status_of(pid) == 0
+            if not pid:
+                works()
+                os._exit(0)
+        run(main, procs=2)
+        """
+    )
+
+
+def test_subprocess_from_goroutines() -> None:
+    """Broken: child programs that goroutines start, with code before their exec too, do not start or do not end."""
+    check(
+        """
+        import subprocess
+        def child(n):
+            args = [sys.executable, "-S", "-c", f"raise SystemExit({n})"]
+            return subprocess.run(args, preexec_fn=(lambda: None) if n % 2 else None).returncode
+        def main():
+            settled(go(parked))
+            assert [g.result() for g in [go(child, n) for n in range(4)]] == [0, 1, 2, 3]
+        run(main, procs=2)
+        """,
+        0,
+        "parked",
+    )
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_multiprocessing(method: str, tmp_path: Path) -> None:
+    """Broken: processes and pools do not work from goroutines or beside a live runtime, or their children lack gort."""
+    script = tmp_path / "program.py"
+    script.write_text(
+        PRELUDE
+        + textwrap.dedent(
+            f"""
+            import multiprocessing
+            from concurrent.futures import ProcessPoolExecutor
+
+            def child(queue, n):
+                works()
+                queue.put(n * n)
+
+            def square(n):
+                return run(lambda: go(lambda: n * n).result())
+
+            def start(context, queue, n):
+                process = context.Process(target=child, args=(queue, n))
+                process.start()
+                process.join()
+                assert process.exitcode == 0, process.exitcode
+                return queue.get()
+
+            def main(context):
+                queue = context.SimpleQueue()
+                assert start(context, queue, 2) == 4
+                assert go(start, context, queue, 3).result() == 9
+                with ProcessPoolExecutor(2, mp_context=context) as pool:
+                    futures = [pool.submit(square, n) for n in range(5)]
+                    assert [gort.wait(future) for future in futures] == [0, 1, 4, 9, 16]
+
+            if __name__ == "__main__":
+                context = multiprocessing.get_context("{method}")
+                settled(go(parked))
+                main(context)  # on a plain thread, beside a background runtime
+                run(main, context, procs=2)
+                with context.Pool(2) as pool: assert pool.map(square, range(3)) == [0, 1, 4]
+                say("done")
+            """
+        )
+    )
+    check_args([sys.executable, str(script)], 0, "done parked")
