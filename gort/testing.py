@@ -9,8 +9,8 @@ place of their ``go``.
 What is looked at: the caller's runtime, every `run` that is going on, and the background runtime; and each `Runtime`
 that is given.  A `run` inside the block ends with all its goroutines, so it leaves none.
 
-Where a goroutine can be: in the GRQ, in an LRQ, on a carrier.  It only ever moves on in that order, so the look goes
-in that order too, and does not miss one that moves meanwhile.
+Where a goroutine can be: in the GRQ, in an LRQ (or about to be started apart), on a carrier.  It moves on in that order,
+except for theft, so the look goes in that order too, twice, and does not miss one that moves meanwhile.
 """
 
 from __future__ import annotations
@@ -90,10 +90,13 @@ class no_leaks(ContextDecorator):  # noqa: N801 - it is used like a function
         for sched in scheds:
             if sched is None:
                 continue
-            for queue in [sched.grq, *(p.lrq for p in list(sched.allp))]:
-                found.update(dict.fromkeys(queue.copy()))  # list(queue) may fail, without a GIL, if it changes meanwhile
-            for m in list(sched.ms):
-                found.update((carrier.g, None) for carrier in list(m.carriers) if carrier.g is not None)
+            for _ in range(2):  # once more, for those that were stolen meanwhile
+                for queue in [sched.grq, *(p.lrq for p in list(sched.allp))]:
+                    # Not list(queue), which may fail, without a GIL, if it changes meanwhile.
+                    found.update(dict.fromkeys(queue.copy()))
+                for m in list(sched.ms):
+                    here = [m.solo, *(carrier.g for carrier in list(m.carriers))]
+                    found.update(dict.fromkeys(g for g in here if g is not None))
         return sorted(found, key=lambda g: g.id)
 
 

@@ -21,6 +21,9 @@ def dump(sched: Any) -> str:
     running = sys._current_frames()
     out = []
     for m in list(sched.ms):
+        solo = m.solo
+        if solo is not None:
+            out.append((True, solo.id, describe(solo, running)))
         for carrier in list(m.carriers):
             g = carrier.g
             if g is not None and not g.done():
