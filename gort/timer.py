@@ -40,7 +40,7 @@ class Timer:
     """Rings once after so many seconds: sends the time (time.monotonic) to its channel `c`.
 
     Negative or zero seconds: at once.  Works on any thread; on a plain thread without a `run` it uses the background
-    runtime.  Go: time.Timer, time.NewTimer.
+    runtime.  The timer that after_func gives has no channel: its `c` is None.  Go: time.Timer, time.NewTimer.
     """
 
     __slots__ = ("_alarm", "_fn", "_sched", "c")
@@ -49,11 +49,11 @@ class Timer:
         self._init(check_seconds(seconds), None)
 
     def _init(self, seconds: float, fn: Callable[[], Any] | None) -> None:
-        self.c: Chan[float] = Chan(1)
+        self.c: Chan[float] = Chan(1) if fn is None else None  # type: ignore[assignment]
         self._fn = fn
         self._sched = instance.timers_home()
-        self._alarm = Alarm(self._ring)
-        self._alarm.start(self._sched, deadline(seconds))
+        self._alarm = Alarm()
+        self._alarm.begin(self._sched, deadline(seconds), self._ring)
 
     def _ring(self) -> None:
         if self._fn is None:
@@ -64,7 +64,8 @@ class Timer:
     def stop(self) -> bool:
         """Ring no more.  True if that prevented a ring, False if it has rung or was stopped.  Go: Timer.Stop."""
         with self._alarm.lock:
-            stale = _empty(self.c)  # rung, but nobody has heard it: then it counts as prevented
+            # Rung, but nobody has heard it: then it counts as prevented.
+            stale = self._fn is None and _empty(self.c)
             return self._alarm.stop() or stale
 
     def reset(self, seconds: float) -> bool:
@@ -73,8 +74,8 @@ class Timer:
         with self._alarm.lock:
             if self._sched.closed:  # made in a `run` that has ended
                 self._sched = instance.timers_home()
-            stale = _empty(self.c)
-            return self._alarm.start(self._sched, when) or stale
+            stale = self._fn is None and _empty(self.c)
+            return self._alarm.start(self._sched, when, self._ring) or stale
 
     def __repr__(self) -> str:
         return f"<gort.{type(self).__name__} {'planned' if self._alarm.planned() else 'not planned'}>"
@@ -93,16 +94,16 @@ class Ticker:
         self._period = _check_period(seconds)
         self.c: Chan[float] = Chan(1)
         self._sched = instance.timers_home()
-        self._alarm = Alarm(self._ring)
         self._next = deadline(self._period)
-        self._alarm.start(self._sched, self._next)
+        self._alarm = Alarm()  # in its place before it can ring: `_ring` starts it again
+        self._alarm.begin(self._sched, self._next, self._ring)
 
     def _ring(self) -> None:
         now = monotonic()
         # The next multiple of the period that is still to come: a late tick does not make all others late.
         self._next += self._period * max(1, int((now - self._next) / self._period) + 1)
         _put(self.c, now)
-        self._alarm.start(self._sched, self._next)
+        self._alarm.start(self._sched, self._next, self._ring)
 
     def stop(self) -> None:
         """Tick no more.  The channel is not closed.  Go: Ticker.Stop."""
@@ -117,7 +118,7 @@ class Ticker:
             self._period = period
             _empty(self.c)
             self._next = deadline(period)
-            self._alarm.start(self._sched, self._next)
+            self._alarm.start(self._sched, self._next, self._ring)
 
     def __iter__(self) -> Iterator[float]:
         return self.c
