@@ -1,17 +1,9 @@
 """Mutex: mutual exclusion, with Go's two ways of passing it on.
 
-<<<<<<< Updated upstream
 The idea.  The permit to be inside is the one item of a deque of maximal length 1.  ``pop`` takes it, ``insert`` gives
 it back; each is one atomic operation of CPython's deque, and each raises IndexError when it cannot be done.  So an
 uncontended lock is one such call, an unlock another and one look at the queue of waiters, and an unlock of a mutex
 that is not locked is found out however many threads race for it: there are never two permits.
-=======
-The idea.  The permit to be inside is the one item of a deque of maximal length 1.  ``pop`` takes it or raises
-IndexError, ``append`` gives it back; each is one atomic operation of CPython's deque.  So an uncontended lock is one
-such call, an unlock another and two looks: was it locked at all, and does somebody wait?  The first look is not one
-step with the append, so of two unlocks at the same moment, one of them wrong, the wrong one may go unnoticed.  It does
-no harm: the deque holds one item at most, so there are never two permits.
->>>>>>> Stashed changes
 
 Passing on.  As in Go, an unlock normally just gives the permit back and wakes the first waiter, who tries again
 together with everybody else (*normal mode*).  The goroutine that is running anyway usually wins, which is what makes
@@ -25,7 +17,7 @@ somebody who was woken has yet to look.
 
 - A waiter first puts his ticket into the queue, and *then* tries to take the permit once more.  An unlock first gives
   the permit back, and *then* looks at the queue.  Both touch the same deque, whose operations come one after the
-  other (with a GIL, and on its own lock without one).  If that try comes after that append, it finds the permit
+  other (with a GIL, and on its own lock without one).  If that try comes after that insert, it finds the permit
   (unless somebody else was faster, who will unlock in his turn).  If it comes before, then so did the ticket, and the
   unlock sees it.
 - Who is woken to try again leaves the queue and always tries first, even if he was cancelled or his time is over.  If
@@ -38,15 +30,9 @@ Who waited a millisecond is handed the permit like this: the unlock gives it bac
 for him.  Another thread may slip in between, in a few hundred nanoseconds, once; then its unlock does the same.
 To rule that out too, each unlock would have to look at the queue before as well (8 ns of 115): refused.
 
-<<<<<<< Updated upstream
 Refused: a `threading.Lock` as the permit (twice the price); the latch and a flag (1.2 to 1.8 times); a look and
 ``append`` instead of ``insert`` (10 ns more on 3.13; less on 3.11 and 3.12, but of two unlocks at the same moment it
 may overlook the wrong one); a list as the permit (90 bytes instead of 700, but up to 20 ns more); spinning
-=======
-Refused: a `threading.Lock` as the permit (twice the price); the latch and a flag (1.2 to 1.8 times); ``insert``
-instead of look and ``append``, which raises when the deque is full and so would notice each wrong unlock (up to 26 ns
-more on 3.11 and 3.12); a list as the permit (90 bytes instead of 700, but up to 20 ns more); spinning
->>>>>>> Stashed changes
 before parking (a goroutine of the same machine could not run meanwhile, and that is whom one mostly waits for).
 """
 
@@ -107,9 +93,10 @@ class Mutex(Place):
 
         From any goroutine or thread.  Raises SyncError if it is not locked.  Go: Mutex.Unlock.
         """
-        if self._permit:
-            raise self._not_locked()
-        self._permit.append(None)
+        try:
+            self._permit.insert(0, None)
+        except IndexError:
+            raise self._not_locked() from None
         if self._queue:
             self._pass_on()
 
@@ -124,9 +111,10 @@ class Mutex(Place):
         self._lock_slowly(None)
 
     def __exit__(self, _type: object, _value: object, _tb: object) -> None:
-        if self._permit:
-            raise self._not_locked()
-        self._permit.append(None)
+        try:
+            self._permit.insert(0, None)
+        except IndexError:
+            raise self._not_locked() from None
         if self._queue:
             self._pass_on()
 
