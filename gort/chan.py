@@ -132,7 +132,7 @@ class Chan(Generic[T]):
             self._sendq.append(ticket)
             latch.append(None)
             m = w.m
-            m.parked += 1
+            m.parked = w.seq = m.parked + 1
             if queue:
                 queue.popleft().switch()
             else:
@@ -198,7 +198,7 @@ class Chan(Generic[T]):
             self._recvq.append(ticket)
             latch.append(None)
             m = w.m
-            m.parked += 1
+            m.parked = w.seq = m.parked + 1
             if queue:
                 queue.popleft().switch()
             else:

@@ -10,6 +10,7 @@ Read the files in this order; each opens with its own essay and imports only fro
     report      exceptions that nobody asked for
     goroutine   G: the handle that `go` returns
     handoff     what happens to a P when a call blocks or occupies its machine; functions that block
+    ages        for how long a goroutine has waited
     carrier     the greenlet that runs goroutines one after another, and the turn of the local run queue
     poller      epoll and kqueue, in which a machine sleeps
     netpoll     descriptors: a goroutine that waits for I/O holds no thread
@@ -21,6 +22,7 @@ Read the files in this order; each opens with its own essay and imports only fro
     sysmon      the thread that watches the Ms
     scheduler   what the Ms share: idle lists, the global run queue, stealing
     scope       blocks that can be cancelled, and blocks that cannot
+    quit        SIGQUIT prints them
     instance    Runtime, run, go: where all of it is put together
     fork        how the child of a fork forgets all of it
 

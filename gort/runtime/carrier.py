@@ -52,7 +52,7 @@ _ANY = handoff.ANY
 class Carrier(greenlet):
     """A greenlet that runs goroutines."""
 
-    __slots__ = ("g", "inner", "m", "pending", "ready", "wait")
+    __slots__ = ("g", "inner", "m", "pending", "ready", "seq", "wait")
 
     carries = True
 
@@ -62,6 +62,7 @@ class Carrier(greenlet):
     g: Goroutine[Any] | None
     inner: Any  # a greenlet that the goroutine made itself and that waits in its place
     wait: Ticket | None
+    seq: int  # which of its machine's waits it is in, or was in last: see ages.py
     pending: BaseException | None
 
     def run(self) -> None:
@@ -170,6 +171,17 @@ class Carrier(greenlet):
             if ticket is not None and getattr(ticket[2], "external", False):
                 return True
         return False
+
+    def waited(self, now: float) -> float:
+        """For how many seconds, at least, it has waited."""
+        for w in (self, self.inner):
+            ticket = w.wait if w is not None else None
+            if ticket is not None and ticket[0] is w:
+                m = self.m
+                if m.watch.tick == m.started + m.parked + m.yielded:  # stuck, or asleep, since sysmon looked last
+                    return max(m.ages.waited(w.seq, now), now - m.watch.tick_at)
+                return m.ages.waited(w.seq, now)
+        return 0.0
 
     def wait_reason(self) -> str:
         for w in (self, self.inner):

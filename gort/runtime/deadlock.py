@@ -56,6 +56,16 @@ def schedulers() -> list[Any]:
         return list(_schedulers)
 
 
+def peek() -> list[Any]:
+    """The same for a signal handler, which may have interrupted the holder of the lock."""
+    for _ in range(10):
+        try:
+            return list(_schedulers)
+        except RuntimeError:
+            pass  # changed meanwhile
+    return []
+
+
 def forget() -> None:
     """In the child of a fork: the parent's threads, and so its runtimes, do not exist."""
     global _lock, _schedulers

@@ -25,22 +25,43 @@ from typing import Any
 MOST = 5  # goroutines named
 
 
-def wait_for(sched: Any, grace: float) -> bool:
-    """Wait until a closing scheduler's machines have ended.  False: those that are left will not, it seems."""
-    seen: dict[Any, tuple[int, float]] = {}  # machine -> its tick, and when it was first seen to be that
-    delay = min(0.02, grace / 4)
-    while not sched.ended.wait(delay):
-        delay = min(delay * 1.5, max(0.02, grace / 4))
+class Patience:
+    """The wait for one closing scheduler.
+
+    In `run` two ask it: the hub of the thread's own machine, which must come back from its loop though one of its
+    goroutines waits for a call on a spare thread (`Scheduler.retire`); and then the thread itself.
+    """
+
+    def __init__(self, sched: Any, grace: float) -> None:
+        self.sched = sched
+        self.grace = grace
+        self.delay = max(0.02, grace / 4)  # seconds between two looks
+        self.seen: dict[Any, tuple[int, float]] = {}  # machine -> its tick, and when it was first seen to be that
+        self.told = False
+
+    def over(self) -> bool:
+        """Is nobody left but machines that will not end, it seems?  Then says so, once."""
         now = monotonic()
-        machines = list(sched.ms)
+        machines = list(self.sched.ms)
         for m in machines:
             tick = m.started + m.parked + m.yielded
-            if m not in seen or seen[m][0] != tick:
-                seen[m] = tick, now
-        if machines and all(now - seen[m][1] >= grace and _heedless(m) for m in machines):
-            _say(machines, grace)
+            if m not in self.seen or self.seen[m][0] != tick:
+                self.seen[m] = tick, now
+        if not machines or not all(now - self.seen[m][1] >= self.grace and _heedless(m) for m in machines):
             return False
-    return True
+        if not self.told:
+            self.told = True
+            _say(machines, self.grace)
+        return True
+
+    def wait(self) -> bool:
+        """Wait until the machines have ended.  False: those that are left will not."""
+        delay = min(0.02, self.delay)
+        while not self.sched.ended.wait(delay):
+            delay = min(delay * 1.5, self.delay)
+            if self.over():
+                return False
+        return True
 
 
 def _heedless(m: Any) -> bool:

@@ -130,6 +130,7 @@ def _in_child() -> None:
     schedulers = list(deadlock._schedulers)
     deadlock.forget()
     instance._running.clear()
+    instance.quitting.forget()
     instance._background = None
     for sched in schedulers:
         for m in list(sched.ms):

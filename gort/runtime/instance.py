@@ -25,8 +25,10 @@ from greenlet import getcurrent
 from ..errors import GortError, RuntimeClosed
 from . import chance, deadlock, gcyield, stacks, stats
 from . import overdue as _overdue
+from .ending import Patience
 from .goroutine import Goroutine
 from .interrupt import Interrupt, deferral
+from .quit import Quit
 from .scheduler import Scheduler, check_procs, default_max_threads, default_procs
 from .wait import give_way, on_goroutine
 
@@ -42,6 +44,7 @@ NO_KW: dict[str, Any] = {}  # for most goroutines: a dict of their own would add
 _lock = threading.RLock()
 _running: list[Scheduler] = []  # the schedulers of `run`s that are going on, the newest last
 _background: Runtime | None = None
+quitting = Quit(deadlock.peek)
 
 
 def _debug_options() -> dict[str, str]:
@@ -87,6 +90,7 @@ class Runtime:
         self._gone = False
         with _lock:
             deferral.install()
+            quitting.install()
 
     def go(self, fn: Callable[..., T], /, *args: Any, **kw: Any) -> Goroutine[T]:
         """Start fn(*args, **kw) as a goroutine of this runtime.  From any thread.  Raises RuntimeClosed."""
@@ -133,6 +137,7 @@ class Runtime:
                 self._gone = True
                 gcyield.remove()
                 deferral.remove()
+                quitting.remove()
 
     def __enter__(self) -> Runtime:
         if self._sched.closing:
@@ -178,21 +183,24 @@ def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any
     end = _AtEnd(sched)
     g._waiters = [[end, None, g, None]]
     sched.main = g
+    sched.patience_at_end = Patience(sched, GRACE)
     m = sched.new_machine()
     m.attach()
     with _lock:
         _running.append(sched)
+        quitting.install()
     try:
         with Interrupt(m, g) as interrupt:
             sched.acquire_p(m)
             assert m.p is not None
             m.p.lrq.append(g)
             m.hub.switch()  # comes back when this machine has ended
-        sched.join_threads(GRACE)
+        sched.join_threads(sched.patience_at_end)
     finally:
         with _lock:
             if sched in _running:  # else this is the child of a fork that main made
                 _running.remove(sched)
+                quitting.remove()
                 gcyield.remove()
     value = g.result()
     if interrupt.last is not None and not interrupt.last.raised:  # type: ignore[attr-defined]
@@ -327,7 +335,7 @@ def close_all() -> None:
     for sched in schedulers:
         sched.begin_close()
     for sched in schedulers:
-        sched.join_threads(GRACE)
+        sched.join_threads(Patience(sched, GRACE))
     while _at_end:
         _at_end.pop()()
 

@@ -33,6 +33,7 @@ from greenlet import getcurrent
 
 from ..errors import Cancelled
 from . import overdue
+from .ages import EVERY, Ages
 from .carrier import TURN, Carrier
 from .goroutine import PENDING, Goroutine
 from .handoff import Clock, Watch, ran_apart
@@ -49,7 +50,7 @@ class Machine:
     """M."""
 
     __slots__ = (
-        "alive", "apart", "asleep", "blocked", "carriers", "clock", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "maker", "next", "note",
+        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "maker", "next", "note",
         "p", "parked", "poller", "probed", "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
         "undelivered", "wakes", "watch", "yielded",
     )  # fmt: skip
@@ -88,6 +89,7 @@ class Machine:
         self.seen = (0.0, -1)  # when it was probed, and its tick then
         self.since = 0.0  # when it got its P
         self.kick = False  # sysmon sleeps long while Ps are idle: `go` should tell it that there is work
+        self.ages = Ages()
         # counters
         self.started = 0  # fresh goroutines started
         self.parked = 0  # waits
@@ -155,6 +157,7 @@ class Machine:
         carrier.m = self
         carrier.ready = self.ready
         carrier.g = carrier.inner = carrier.pending = carrier.wait = None
+        carrier.seq = 0
         self.carriers.add(carrier)
         return carrier
 
@@ -342,6 +345,8 @@ class Machine:
                 continue
             if sched.reports:
                 sched.start_reports()  # a few lines down the batch from the GRQ takes them
+            if now - self.ages.last >= EVERY:
+                self.ages.note(now, self.parked)
             if p.timers.heap and p.timers.run(now):
                 ready.append(self.hub)  # more timers are due: come back, but let others run first
             if self.poller is not None:
@@ -366,6 +371,8 @@ class Machine:
                 if sched.may_end(self):
                     break
                 sched.next_wave()
+            if self.parked:
+                self.ages.note(now, self.parked)
             if not self._sleep(p):
                 break
 
@@ -424,6 +431,7 @@ class Machine:
             ran_apart(sched, self.apart, self.blocked)
             self.apart = None
         else:
+            self.ages.note(monotonic(), self.parked)
             with sched.lock:
                 self.asleep = True
                 sched.apart_asleep[self] = None

@@ -82,6 +82,7 @@ class Scheduler:
         self.sysmon = Sysmon(self)
         deadlock.register(self)
         self.spares = Spares(self)
+        self.patience_at_end: ending.Patience | None = None  # how long `run` waits for those that take no notice of its end
 
     # -- fresh goroutines ---------------------------------------------------------------------------------------
 
@@ -226,9 +227,10 @@ class Scheduler:
         if self._steal_round(p, allp):
             return True
         m.spins += 1
-        if not FREE_THREADED or m.spun:
+        if not FREE_THREADED or m.spun or not any(other.lrq for other in allp):
             return False
-        # Spin, boundedly: work that appeared just now may be ripe in a moment.  At most half as many as are busy.
+        # Spin, boundedly: work that appeared just now may be ripe in a moment.  At most half as many as are busy.  Not if
+        # there is none, for while we spin our own goroutines that become ready wait.
         with self.lock:
             busy = len(allp) - len(self.idle) - self.spinning
             if self.spinning * 2 >= busy:
@@ -515,12 +517,16 @@ class Scheduler:
         As many as there are Ps stay.  An idle program with more wakes once for each of the others, and no more.
         """
         many = len(self.idle_ms) - len(self.allp)
+        if m.thread is None and self.closing and self.patience_at_end is not None:
+            return self.patience_at_end.delay
         if many <= 0 or m.thread is None or m.live() or self.closing:
             return -1
         return IDLE if many <= 64 else 0
 
     def retire(self, m: Machine) -> bool:
         """May m, which has been idle for long, end?  Then nobody can find it any more.  Else it goes on as woken."""
+        if m.thread is None:  # the machine of a `run` that closes
+            return self.patience_at_end is not None and self.patience_at_end.over()
         with self.lock:
             if m not in self.idle_ms or m.live() or m.ready or m.mail or m.throws or m.next is not None:
                 return False
@@ -563,14 +569,11 @@ class Scheduler:
         while self.reports:
             report(*self.reports.popleft())
 
-    def join_threads(self, grace: float | None = None) -> None:
-        """Wait until every machine has ended and its thread is gone.
-
-        With a grace (seconds), do not wait for machines whose goroutines take no notice of their end for so long.
-        """
-        if grace is None:
+    def join_threads(self, patience: ending.Patience | None = None) -> None:
+        """Wait until every machine has ended and its thread is gone; but not for those that the patience ends for."""
+        if patience is None:
             self.ended.wait()
-        elif not ending.wait_for(self, grace):
+        elif not patience.wait():
             self._all_ended()
             return
         for thread in [*self.threads, *self.spares.threads(), self.sysmon.thread]:

@@ -61,7 +61,7 @@ def sleep(seconds: float) -> None:
     heap.add(when, ticket, wake_sleeper)
     if m.p is not p:  # sysmon took the P from us a moment ago: see handoff.py
         m.sched.rescue_timers(p)
-    m.parked += 1
+    m.parked = w.seq = m.parked + 1  # type: ignore[attr-defined]
     if queue:
         queue.popleft().switch()
     else:

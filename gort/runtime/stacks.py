@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -31,6 +32,10 @@ def dump(sched: Any) -> str:
     for queue in [sched.grq, *(p.lrq for p in sched.allp)]:
         for g in queue.copy():  # not list(queue): without a GIL that may meet a change half-way
             out.append((True, g.id, describe(g, running)))
+    for m in list(sched.ms):
+        solo = m.solo
+        if solo is not None:
+            out.append((True, solo.id, describe(solo, running)))
     return "\n".join(text for _main, _id, text in sorted(out))
 
 
@@ -44,6 +49,9 @@ def describe(g: Any, running: dict[int, FrameType] | None = None) -> str:
         return f"{_head(g, 'runnable, not started', None)}\n"
     m = carrier.m
     reason = carrier.wait_reason()
+    age = carrier.waited(monotonic()) if reason else 0.0
+    if age >= 0.5:
+        reason += f", {age:.0f} s"
     for w in (carrier.inner, carrier):
         if w is not None and not w.dead and w.gr_frame is not None:
             what = f"waiting: {reason}" if reason else "runnable"

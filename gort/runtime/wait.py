@@ -120,7 +120,7 @@ def adopt(current: Any) -> Any:
         if hasattr(current, "carries"):
             # A greenlet that the goroutine made itself: what parks and is resumed is that greenlet.  It has no
             # `pending` of its own, so that its carrier's is asked for each time.
-            inner.m, inner.ready, inner.wait = current.m, current.ready, None
+            inner.m, inner.ready, inner.wait, inner.seq = current.m, current.ready, None, 0
             inner.carrier = current
             current.inner = inner
             return inner
@@ -189,7 +189,7 @@ def park(w: Any, ticket: Ticket, timeout: float | None = None, what: str = "the 
     alarm = None
     if timeout is not None:
         alarm = m.sched.timeout_after(timeout, ticket, lambda: TimeoutError(f"{what} timed out after {timeout:g} s"))
-    m.parked += 1
+    m.parked = w.seq = m.parked + 1
     queue = w.ready
     try:
         if queue:

@@ -1,0 +1,443 @@
+"""Calls that gort cannot see: the P of a stuck machine is handed off, and functions that block start apart.
+
+`time.sleep` stands for any such call.  What must not happen is told from `stats()` and from what still gets done while
+the call lasts; the calls themselves are ended by an event wherever possible, not by a time.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gort
+from gort import Chan, Runtime, WaitGroup, after, go, gosched, run, sleep
+
+
+def program(body: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "import gort, os, signal, sys, threading, time\nfrom gort import *\n" + textwrap.dedent(body)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={"PYTHONPATH": str(Path(__file__).parents[1]), **env},
+    )
+
+
+def test_a_blocked_machine_s_fresh_goroutines_go_on(procs: int) -> None:
+    """Broken: goroutines that have not started wait for a call that blocks the machine they were queued at."""
+
+    def main() -> None:
+        released = threading.Event()
+        done: Chan[int] = Chan(20)
+
+        def block() -> None:
+            assert released.wait(50)
+
+        def work(i: int) -> None:
+            done.send(i)
+            if len(done) == 20:
+                released.set()
+
+        blocked = [go(block) for _ in range(procs)]  # every P's machine
+        for i in range(20):
+            go(work, i)
+        for g in blocked:
+            g.join()
+        assert sorted(done.recv() for _ in range(20)) == list(range(20))
+        assert gort.stats()["handed_off"] >= 1
+
+    run(main, procs=procs)
+
+
+def test_timers_of_a_blocked_machine_ring(procs: int) -> None:
+    """Broken: a timer waits for the call that blocks the machine that held its P."""
+
+    def main() -> None:
+        rung = threading.Event()
+        gort.after_func(0.02, rung.set)
+        started = time.monotonic()
+        assert rung.wait(50)  # blocks main's machine, as a driver would
+        assert time.monotonic() - started < 40
+
+    run(main, procs=procs)
+
+
+def test_other_machines_goroutines_go_on_beside_a_blocked_one() -> None:
+    """Broken: with one P, a goroutine of another machine never gets it while the P's holder is blocked."""
+
+    def main() -> None:
+        inner: Chan[Any] = Chan()
+        turns: list[int] = []
+        enough = threading.Event()
+
+        def elsewhere() -> None:
+            inner.send(threading.get_ident())
+            while len(turns) < 50:
+                sleep(1e-3)
+                turns.append(1)
+            enough.set()
+
+        entered = threading.Event()
+
+        def first() -> None:  # makes the P go to another machine, where `elsewhere` starts
+            assert entered.wait(50)
+
+        g = go(first)
+        go(elsewhere)
+        gort.after_func(0.0, entered.set)
+        assert inner.recv() != threading.get_ident()
+        g.join()
+        assert enough.wait(50)
+        assert len(turns) == 50
+
+    run(main, procs=1)
+
+
+def test_a_goroutine_that_computes_does_not_stop_the_others(procs: int) -> None:
+    """Broken: a loop without a runtime call keeps fresh goroutines and timers from running."""
+
+    def main() -> None:
+        over: list[int] = []
+
+        def compute() -> None:
+            while not over:
+                pass
+
+        tasks = [go(compute) for _ in range(procs)]
+        go(lambda: gort.after_func(0.01, lambda: over.append(1)))
+        for g in tasks:
+            g.join()
+
+    run(main, procs=procs)
+
+
+def test_a_machine_that_comes_back_queues_for_a_p(procs: int) -> None:
+    """Broken: after blocking calls more goroutines run, or hold a P, than there are Ps; or one never gets its P back."""
+
+    def main() -> None:
+        def work(k: int) -> int:
+            for _ in range(5):
+                time.sleep(2e-3)
+                for _ in range(20):
+                    gosched()
+            return k
+
+        tasks = [go(work, k) for k in range(20)]
+        assert [g.result() for g in tasks] == list(range(20))
+        stats = gort.stats()
+        held = [m["p"] for m in stats["ms"] if m["p"] is not None]
+        assert len(held) == len(set(held)) <= procs
+
+    run(main, procs=procs)
+
+
+def test_many_unknown_blocking_calls_do_not_wait_for_each_other() -> None:
+    """Broken: calls that block run one after another, or strand a goroutine once their function is known to block."""
+
+    def main() -> None:
+        n = 50
+        barrier = threading.Barrier(n)  # passed only if all are in it at once
+
+        def block() -> None:
+            barrier.wait(50)
+
+        for _ in range(2):
+            for g in [go(block) for _ in range(n)]:
+                g.result()
+        assert gort.stats()["started_apart"] >= n  # all of the second wave, and most of the first
+
+    run(main, procs=2)
+
+
+def test_a_function_that_no_longer_blocks_is_forgotten() -> None:
+    """Broken: a function that blocked once gets a thread for each call for ever."""
+
+    def main() -> None:
+        gate = threading.Event()
+        gort.after_func(0.1, gate.set)
+
+        def maybe(block: bool) -> None:
+            if block:
+                gate.wait(50)
+
+        go(maybe, True).join()
+        for _ in range(20):
+            go(maybe, False).join()
+        before = gort.stats()["started_apart"]
+        for _ in range(20):
+            go(maybe, False).join()
+        assert gort.stats()["started_apart"] == before
+
+    run(main, procs=2)
+
+
+def test_a_goroutine_apart_may_use_everything(procs: int) -> None:
+    """Broken: a goroutine that runs apart loses a value, a wake-up, a child, a time-out, its result or its exception."""
+
+    def main() -> None:
+        there: Chan[int] = Chan()
+        back: Chan[int] = Chan()
+
+        def block(k: int) -> int:
+            time.sleep(0.02)
+            there.send(k)
+            assert back.recv() == k
+            sleep(1e-3)
+            with pytest.raises(TimeoutError):
+                Chan().recv(timeout=1e-3)
+            assert go(lambda: k).result() == k
+            gosched()
+            time.sleep(1e-3)
+            if k % 5 == 0:
+                raise KeyError(k)
+            return k
+
+        def echo() -> None:
+            for k in there:
+                go(back.send, k) if k < 0 else back.send(k)
+
+        # One at a time, so that the answer goes to whom it is for.
+        go(echo)
+        for wave in range(3):
+            for k in range(12):
+                g = go(block, k)
+                if k % 5 == 0:
+                    assert isinstance(g.exception(), KeyError)
+                else:
+                    assert g.result() == k
+        there.close()
+        assert gort.stats()["started_apart"] > 0
+
+    run(main, procs=procs)
+
+
+def test_cancelling_goroutines_apart() -> None:
+    """Broken: a goroutine that runs apart cannot be cancelled where it waits, or before it starts."""
+
+    def main() -> None:
+        never: Chan[int] = Chan()
+        ended: Chan[int] = Chan(10)
+
+        def block() -> None:
+            time.sleep(0.02)
+            try:
+                never.recv()
+            finally:
+                ended.send(1)
+
+        def started(gs: list[Any]) -> None:
+            while any(g.state != "waiting" for g in gs):
+                sleep(1e-3)
+
+        for _ in range(2):
+            gs = [go(block) for _ in range(5)]
+            started(gs)
+            for g in gs:
+                g.cancel()
+            for g in gs:
+                g.join()
+        assert sum(ended.recv() for _ in range(10)) == 10
+
+    run(main, procs=2)
+
+
+def test_idle_machines_end() -> None:
+    """Broken: the threads that a wave of blocking calls needed stay for ever."""
+
+    with Runtime(2) as runtime:
+
+        def main() -> None:
+            n = 100
+            barrier = threading.Barrier(n)
+            for g in [go(barrier.wait) for _ in range(n)]:
+                g.join()
+
+        runtime.run(main)
+        while runtime.stats()["threads"] > 2:
+            time.sleep(0.05)
+        assert runtime.run(lambda: go(lambda: 41).result()) == 41
+
+
+def test_the_thread_limit_does_not_lose_goroutines() -> None:
+    """Broken: where no thread is left to run it apart, a goroutine is lost or fails."""
+
+    with Runtime(2, max_threads=4) as runtime:
+
+        def main() -> int:
+            def block(k: int) -> int:
+                time.sleep(0.02)
+                return k
+
+            return sum(g.result() for g in [go(block, k) for k in range(30)])
+
+        assert runtime.run(main) == sum(range(30))
+        assert runtime.stats()["threads"] <= 4
+
+
+def test_changing_procs_beside_blocking_calls(procs: int, jitter: None) -> None:
+    """Broken: a P that is taken out of use while its machine is in a call is lost, or two machines have it."""
+
+    def main() -> None:
+        wg = WaitGroup()
+        done: list[int] = []
+
+        def work(k: int) -> None:
+            for _ in range(4):
+                time.sleep(1e-3 * (k % 4))
+                gosched()
+                sleep(1e-4)
+            done.append(k)
+
+        for k in range(40):
+            wg.go(work, k)
+        for n in [1, 8, 2, 5, 1, 3] * 8:
+            gort.gomaxprocs(n)
+            sleep(1e-3)
+        wg.wait()
+        assert sorted(done) == list(range(40))
+
+    run(main, procs=procs)
+
+
+def test_stuck_calls_are_counted_and_reported_once_for_each_place() -> None:
+    """Broken: nobody learns which call has stopped a thread, where, for how long and what to do."""
+    done = program(
+        """
+        def block():
+            time.sleep(0.3)  # the place
+        def main():
+            ch = Chan()
+            for _ in range(3):
+                go(ch.recv)
+            for name in "ab":
+                # A new function each time, so that it is not started apart.
+                exec(f"def {name}(f): f()", globals())
+                go(globals()[name], block).join()
+            s = gort.stats()
+            print(s["stuck"], s["stranded"])
+        run(main, procs=2)
+        """,
+        GORT_DEBUG="stuck",
+    )
+    assert done.returncode == 0, done.stderr
+    stuck, stranded = map(int, done.stdout.split())
+    assert stuck == 2 and stranded >= 4
+    assert done.stderr.count("has been blocked in a call for 0.") == 1
+    assert "# the place" in done.stderr or "in block" in done.stderr
+    assert "gort.blocking" in done.stderr and "other goroutines of this thread wait" in done.stderr
+
+
+def test_sigquit_prints_all_goroutines_also_while_a_machine_is_stuck() -> None:
+    """Broken: a program that hangs cannot be asked what its goroutines do, or dies of the question."""
+    done = program(
+        """
+        def stuck():
+            end = time.monotonic() + 50
+            while not told: pass
+        told = []
+        def main():
+            ch = Chan()
+            go(ch.recv)
+            go(stuck)
+            threading.Timer(1.2, os.kill, (os.getpid(), signal.SIGQUIT)).start()
+            time.sleep(1.5)   # main's own machine is stuck as well
+            told.append(1)
+            sleep(0.01)
+            print("alive")
+        run(main, procs=2)
+        """
+    )
+    assert done.returncode == 0 and done.stdout == "alive\n", done.stderr
+    assert "goroutine 1 'main' [running] on M 0, started at " in done.stderr
+    assert "[waiting: chan receive: <Chan 0/0 made at " in done.stderr
+    assert "'stuck' [" in done.stderr and "while not told" in done.stderr or "in stuck" in done.stderr
+
+
+def test_a_wait_has_an_age() -> None:
+    """Broken: a dump does not tell for how long a goroutine has waited."""
+
+    def main() -> str:
+        go(Chan().recv)
+        gosched()
+        sleep(1.6)
+        return gort.stacks()
+
+    text = run(main, procs=2)
+    waits = [line for line in text.splitlines() if "chan receive" in line]
+    assert len(waits) == 1
+    seconds = int(waits[0].split("]")[0].rsplit(", ", 1)[1].split()[0])
+    assert 1 <= seconds <= 30
+
+
+@pytest.mark.parametrize("call", ["go(block, True)", "go(blocking, threading.Event().wait)"])
+def test_a_runtime_ends_without_goroutines_that_never_hear_of_it(call: str) -> None:
+    """Broken: `run` hangs because a goroutine is in a call that does not return; or leaves one that could still end."""
+    done = program(
+        f"""
+        ended = []
+        def cleans_up():
+            try:
+                Chan().recv()
+            finally:
+                sleep(4)
+                ended.append(1)
+        def block(for_ever):
+            time.sleep(0.05)
+            if for_ever:
+                threading.Event().wait()
+        def main():
+            for g in [go(block, False) for _ in range(4)]:
+                g.join()
+            go(cleans_up)
+            gosched()
+            {call}
+            sleep(0.1)
+            return 42
+        print(run(main, procs=2), ended)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "42 [1]\n"
+    assert "left behind at the end" in done.stderr and "'block" in done.stderr
+
+
+def test_everything_at_once(procs: int, jitter: None) -> None:
+    """Broken: somewhere between blocking, parking, spawning and stealing a goroutine is lost."""
+
+    def main() -> None:
+        results: Chan[int] = Chan(16)
+
+        def leaf(k: int) -> None:
+            if k % 3 == 0:
+                time.sleep(1.5e-3)
+            elif k % 3 == 1:
+                sleep(1e-3)
+            results.send(k)
+
+        def branch(k: int) -> None:
+            for i in range(10):
+                go(leaf, k * 10 + i)
+                if i == k % 10:
+                    time.sleep(1e-3)
+
+        for k in range(60):
+            go(branch, k)
+        deadline = after(50)
+        got = []
+        for _ in range(600):
+            index, value, _ok = gort.select(gort.recv(results), gort.recv(deadline))
+            assert index == 0, f"only {len(got)} arrived"
+            got.append(value)
+        assert sorted(got) == list(range(600))
+
+    for _ in range(20 if os.environ.get("GORT_STRESS") else 1):
+        run(main, procs=procs)
