@@ -274,9 +274,8 @@ def test_go_from_a_plain_thread_joins_the_run_that_is_on() -> None:
 
     def main() -> None:
         out: Chan[Any] = Chan()
-        me = threading.get_ident()
         threading.Thread(target=lambda: go(lambda: out.send(threading.get_ident()))).start()
-        assert out.recv() == me  # one P: so it ran on main's thread
+        assert out.recv() in [m["ident"] for m in gort.stats()["ms"]]
 
     run(main, procs=1)
 

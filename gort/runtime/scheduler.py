@@ -573,8 +573,9 @@ class Scheduler:
         """Wait until every machine has ended and its thread is gone; but not for those that the patience ends for."""
         if patience is None:
             self.ended.wait()
-        elif not patience.wait():
-            self._all_ended()
+        elif not patience.wait() or patience.told:
+            if not self.closed:
+                self._all_ended()
             return
         for thread in [*self.threads, *self.spares.threads(), self.sysmon.thread]:
             if thread is not None and thread is not threading.current_thread() and thread.ident is not None:
