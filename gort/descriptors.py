@@ -29,8 +29,12 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
+from .runtime import overdue as _overdue
 from .runtime.netpoll import Descriptor
 from .runtime.wait import give_way
+
+overdue = False
+_overdue.register(globals())
 
 READ = select.POLLIN
 WRITE = select.POLLOUT
@@ -69,6 +73,8 @@ def read_soon(fd: int, buffers: list[Any], kind: str) -> int | None:
     None: the usual call has to be made, which will not block (but on a FILE it will): it is the end, or an error, or
     this system cannot read so.  Raises BlockingIOError if it is the descriptor's own mode not to wait.
     """
+    if overdue:
+        give_way_outside()
     while _NOWAIT is not None:
         try:
             # 0 should be the end, but some versions of Linux also say so when they would have to wait for the disk.
@@ -95,6 +101,8 @@ def write_soon(fd: int, data: Any) -> int | None:
     None: the usual call has to be made, and will not block, with PIPE_BUF bytes at most.  Raises BlockingIOError if it
     is the descriptor's own mode not to wait.
     """
+    if overdue:
+        give_way_outside()
     while _NOWAIT is not None:
         try:
             return os.pwritev(fd, [data], -1, _NOWAIT)

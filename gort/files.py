@@ -25,13 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import borrow, descriptors
 from .buffered import BufferedRandom, BufferedReader, BufferedWriter, TextIOWrapper
-from .descriptors import FILE, PIPE, give_way_outside, may_park, read_soon, write_soon
-from .runtime import overdue as _overdue
+from .descriptors import FILE, PIPE, may_park, read_soon, write_soon
 from .runtime.blocking import blocking
 from .runtime.wait import on_goroutine
-
-overdue = False
-_overdue.register(globals())
 
 MOST = 1 << 16  # what is read from a pipe at a time: as much as a pipe holds
 
@@ -54,8 +50,6 @@ class RawFile(io.FileIO):
 
     def readinto(self, buffer: Any, /) -> Any:
         """Read into the buffer; how many bytes?  0: the end.  None: it is non-blocking and there is nothing."""
-        if overdue:
-            give_way_outside()
         fd = self.fileno()
         if on_goroutine() and self.readable():
             try:
@@ -91,8 +85,6 @@ class RawFile(io.FileIO):
 
     def write(self, data: Any, /) -> Any:
         """Write with one system call; how many bytes?"""
-        if overdue:
-            give_way_outside()
         fd = self.fileno()
         if self._kind is PIPE and self.writable() and on_goroutine():
             with memoryview(data) as view, view.cast("B") as octets:

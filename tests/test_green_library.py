@@ -21,7 +21,7 @@ import pytest
 
 import gort
 from gort import go, run
-from gort.green import selectors, socket, ssl, threading, time
+from gort.green import os, queue, select, selectors, socket, ssl, threading, time
 
 PEM = Path(__file__).parent / "localhost.pem"
 
@@ -205,6 +205,48 @@ def test_asyncio_over_a_green_selector():
                 assert file.readline() == "line\n"
         stop.append(1)
         assert g.result() == "stopped"
+
+    run(main, procs=1)
+
+
+@pytest.mark.parametrize("what", ["select", "poll", "epoll", "os.read", "file", "lock", "queue", "recv"])
+def test_what_never_waits_gives_way(what: str, tmp_path: Path):
+    """A loop whose calls always find something must not keep its P for itself."""
+    path = tmp_path / "f"
+    path.write_bytes(bytes(100_000))
+
+    def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server, gort.open(path, "rb", buffering=0) as file:
+            writable = socket.create_connection(server.getsockname())
+            poll, epoll = select.poll(), select.epoll()
+            poll.register(writable, select.POLLOUT)
+            epoll.register(writable, select.EPOLLOUT)
+            lock, q = threading.Lock(), queue.Queue()
+            a, b = socket.socketpair()
+            calls: dict[str, Any] = {
+                "select": lambda: select.select([], [writable], []),
+                "poll": poll.poll,
+                "epoll": epoll.poll,
+                "os.read": lambda: os.read(file.fileno(), 10) or file.seek(0),
+                "file": lambda: file.read(10) or file.seek(0),
+                "lock": lambda: lock.acquire() and lock.release(),
+                "queue": lambda: (q.put(1), q.get()),
+                "recv": lambda: (a.send(b"x"), b.recv(1)),
+            }
+
+            def spin() -> None:
+                while True:
+                    calls[what]()
+
+            spinner = go(spin)
+            for _ in range(3):
+                gort.sleep(0.001)
+            spinner.cancel()
+            while not spinner.done():  # (it is raised where it would wait, which this one never does)
+                gort.sleep(0)
+                calls[what] = lambda: gort.sleep(1)
+            for each in (writable, epoll, a, b):
+                each.close()
 
     run(main, procs=1)
 

@@ -115,6 +115,21 @@ def test_run_and_its_like():
     main()
 
 
+def test_a_preexec_fn():
+    """It runs between fork and exec, in a child that has a goroutine's stack and no runtime; the parent goes on."""
+
+    def main() -> None:
+        gs = [go(gort.sleep, 0.01) for _ in range(10)]
+        done = subprocess.run(["sh", "-c", "umask"], preexec_fn=lambda: std.umask(0o123), capture_output=True)  # noqa: PLW1509
+        assert done.stdout == b"0123\n"
+        for g in gs:
+            g.result()
+        with pytest.raises(subprocess.SubprocessError):
+            subprocess.run(["true"], preexec_fn=lambda: 1 / 0)  # noqa: PLW1509
+
+    run(main)
+
+
 @pytest.mark.parametrize("how", ["run", "wait", "communicate"])
 def test_time_outs(how: str):
     """TimeoutExpired, with what came until then; `run` has killed the process."""

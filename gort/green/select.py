@@ -15,8 +15,13 @@ from typing import Any
 
 from .. import borrow as _borrow
 from ..descriptors import Watch as _Watch
+from ..descriptors import give_way_outside as _give_way
+from ..runtime import overdue as _overdue
 from ..runtime.netpoll import Descriptor as _Descriptor
 from ..runtime.wait import on_goroutine as _on_goroutine
+
+overdue = False
+_overdue.register(globals())
 
 _IN = _select.POLLIN | _select.POLLHUP | _select.POLLERR
 
@@ -33,6 +38,8 @@ def select(
     rlist: Iterable[Any], wlist: Iterable[Any], xlist: Iterable[Any], timeout: float | None = None, /
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """As `select.select`: those of three lists that are ready to read, to write, or have urgent data."""
+    if overdue:
+        _give_way()
     rlist, wlist, xlist = list(rlist), list(wlist), list(xlist)
     if not _on_goroutine() or (timeout is not None and not timeout > 0):
         return _select.select(rlist, wlist, xlist, timeout)
@@ -80,6 +87,8 @@ class poll:
 
     def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
         """What is ready, as (descriptor, events).  timeout is in *milliseconds*; None, or negative: for ever."""
+        if overdue:
+            _give_way()
         if not _on_goroutine():
             return self._poll.poll(timeout)
         ready = self._poll.poll(0)
@@ -128,6 +137,8 @@ if hasattr(_select, "epoll"):
 
         def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:
             """What is ready, as (descriptor, events).  timeout is in seconds; None, or negative: for ever."""
+            if overdue:
+                _give_way()
             if not _on_goroutine():
                 return self._epoll.poll(timeout, maxevents)
             ready = self._epoll.poll(0, maxevents)
@@ -186,6 +197,8 @@ if hasattr(_select, "kqueue"):
 
         def control(self, changelist: Any, max_events: int, timeout: float | None = None, /) -> list[Any]:
             """Change what is watched, and return up to so many events.  timeout is in seconds; None: for ever."""
+            if overdue:
+                _give_way()
             if not _on_goroutine() or not max_events:
                 return self._kqueue.control(changelist, max_events, timeout)
             ready = self._kqueue.control(changelist, max_events, 0)

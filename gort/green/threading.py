@@ -18,12 +18,17 @@ from typing import Any
 
 from .. import borrow as _borrow
 from ..errors import GortError as _GortError
+from ..runtime import overdue as _overdue
 from ..runtime.carrier import current as _current
 from ..runtime.goroutine import Goroutine as _Goroutine
 from ..runtime.instance import go as _go
+from ..runtime.wait import give_way as _give_way
 from ..sync.ending import on_end as _on_end
 from ..sync.local import local as _local
 from ..sync.mutex import Mutex as _Mutex
+
+overdue = False
+_overdue.register(globals())
 
 _threads: dict[int, Any] = {}  # a living goroutine's number -> its Thread
 
@@ -62,6 +67,8 @@ class Lock(_Mutex):
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Lock it; was that possible, without waiting or within so many seconds?"""
         limit = _check_acquire(blocking, timeout)
+        if overdue:
+            _give_way()
         if self._take():
             return True
         if limit == 0:
