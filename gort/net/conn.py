@@ -125,7 +125,8 @@ class Conn:
             else:
                 w: Any = getcurrent()
                 if side.carrier is w and side.first is None and w.pending is None:
-                    side.first = w.wait = ticket = [w, None, side, None]
+                    side.first = w.wait = ticket = side.ticket
+                    ticket[0] = w
                     latch.append(None)
                     m = w.m
                     m.parked += 1

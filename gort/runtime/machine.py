@@ -51,7 +51,7 @@ class Machine:
 
     __slots__ = (
         "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "maker", "next", "note",
-        "p", "parked", "poller", "probed", "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
+        "p", "parked", "poller", "polled", "probed", "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
         "undelivered", "wakes", "watch", "yielded",
     )  # fmt: skip
 
@@ -76,6 +76,7 @@ class Machine:
         self.asleep = False
         self.note = threading.Lock()
         self.note.acquire()
+        self.polled = False  # it has just looked at its poller
         self.poller: Poller | None = None  # what it sleeps in, once there is I/O (or signals, see interrupt.py) to wait for
         self.solo: Goroutine[Any] | None = None  # a goroutine to be started apart: see handoff.py
         self.apart: Any = None  # the function it runs apart, without a P
@@ -350,7 +351,10 @@ class Machine:
             if p.timers.heap and p.timers.run(now):
                 ready.append(self.hub)  # more timers are due: come back, but let others run first
             if self.poller is not None:
-                self.poller.fire(self.poller.fetch(0))
+                if self.polled:  # in our sleep, a moment ago
+                    self.polled = False
+                else:
+                    self.poller.fire(self.poller.fetch(0))
             if sched.grq:
                 sched.take_batch(self, p)
                 if self.p is not p:  # taken from us a moment ago: see handoff.py
@@ -456,6 +460,7 @@ class Machine:
                 events = self.poller.fetch(timeout)
                 self.asleep = False  # so that those who wake up here do not wake us again
                 self.poller.fire(events)
+                self.polled = True
         except BaseException as exc:
             if self.poller is not None:
                 self.poller.lost = True

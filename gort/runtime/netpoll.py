@@ -59,7 +59,7 @@ class Direction:
     `deadline` are read and changed under `latch`.
     """
 
-    __slots__ = ("alarm", "carrier", "deadline", "edge", "first", "hup", "latch", "name", "others", "owner")
+    __slots__ = ("alarm", "carrier", "deadline", "edge", "first", "hup", "latch", "name", "others", "owner", "ticket")
 
     external = True  # what waits here may be woken from outside the program: see deadlock.py
 
@@ -76,6 +76,9 @@ class Direction:
         # The carrier that may take the short way of waiting (Descriptor.wait_read): it has waited here before, so its
         # machine's poller knows us, and there is no deadline, and we are not closed.
         self.carrier: Any = None
+        # And the ticket it uses there, again and again.  Nobody can mistake one wait for the next: such a wait has no
+        # timer, and who claims the ticket is done with it before the waiter can run.
+        self.ticket: Ticket = [None, None, self, None]
 
     def lock(self) -> None:
         try:

@@ -249,6 +249,11 @@ class Scheduler:
                 self.spinning -= 1
 
     def _steal_round(self, p: Processor, allp: list[Processor]) -> bool:
+        for victim in allp:
+            if victim.lrq and victim is not p:
+                break
+        else:
+            return False  # as usual: in 0.1 us, where the rest takes 2
         now = monotonic()
         start = chance.pick(len(allp))
         for victim in allp[start:] + allp[:start]:
