@@ -129,7 +129,7 @@ class Conn:
                     ticket[0] = w
                     latch.append(None)
                     m = w.m
-                    m.parked += 1
+                    m.parked = w.seq = m.parked + 1
                     queue = w.ready
                     if queue:
                         queue.popleft().switch()

@@ -34,6 +34,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import time
 from math import ceil, inf
 from time import monotonic
 from typing import Any
@@ -411,7 +412,7 @@ class _Bell:
     def rest(self) -> None:
         os.read(self.pipe[0], 1)  # blocks until it has been rung
         while not self.woken:  # and until the one who rang no longer needs the pipe
-            os.sched_yield()
+            time.sleep(0)
 
     def close(self) -> None:
         os.close(self.pipe[0])
