@@ -11,7 +11,9 @@ the answer is the same bytes; every answer is checked. It goes through these ste
         server's CPU time and the requests a second are those of this step
     4   the paced step: RATE requests a second on connections chosen at random, for PACED seconds. The
         latencies are those of this step: in a closed loop the latency is only the number of connections divided by
-        the rate. The client spins meanwhile, so that its own waking up is not part of anybody's latency
+        the rate. They are sent whether or not earlier ones have been answered, so a server that stalls shows it.
+        The client sleeps in between as a client does (to spin would take the CPU from the server on a small machine);
+        its own waking up is part of everybody's latency
 
 The client can cost as much as a fast server; then "requests a second" is the client's, and alike for the
 fastest. The CPU time of a request is the server's alone.
@@ -166,15 +168,15 @@ class Client:
         start = perf_counter()
         while len(latencies) < count:
             now = perf_counter()
-            if number < count and now >= start + number / rate and free:
+            while number < count and now >= start + number / rate and free:
                 place = randrange(len(free))
                 free[place], free[-1] = free[-1], free[place]
                 fd = free.pop()
-                # From when it was due, so that a server that stalls cannot hide requests that wait for a connection.
-                sent[fd] = start + number / rate
+                sent[fd] = perf_counter()
                 number += 1
                 connections[fd].send(self.message)
-            for fd, _ in poll(0):
+            pause = start + number / rate - now if number < count and free else None
+            for fd, _ in poll(pause and max(0.0, pause)):
                 if self.answered(fd):
                     latencies.append(perf_counter() - sent.pop(fd))
                     free.append(fd)

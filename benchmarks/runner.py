@@ -7,7 +7,8 @@ so that none of them always runs after the same neighbour.
 
 Rounds come outermost also so that a run that is stopped (Ctrl-C, or the time limit of --quick)
 has something to say about everything it started. A budget is kept by whole rounds: the next
-one starts only if it is expected to end in time; the first always runs.
+one starts only if it is expected to end in time. If even the first does not (a slow or busy machine), what it has
+not reached is left out, with a sentence.
 
 A child that fails or hangs is a result too: the contender is marked failed with the last line it
 wrote, and not run again.
@@ -101,12 +102,15 @@ def run(jobs, rounds, facts, left_out=(), budget=None, stream=None, run_job=None
     results.left_out = list(left_out)
     jobs = list(jobs)
     progress = Progress(jobs, rounds, stream)
-    start = time.monotonic()
+    start, missed = time.monotonic(), {}
     try:
         for number in range(rounds):
             if budget and number and time.monotonic() - start + progress.round_cost() > budget:
                 break
             for job in turned(list(jobs), number):
+                if budget and time.monotonic() - start > budget:  # can only be so in the first round
+                    missed.setdefault(job.workload)
+                    continue
                 progress.start(job, f"round {number + 1} of {rounds}  {job}")
                 series = results[Key(*job)]
                 try:
@@ -118,6 +122,9 @@ def run(jobs, rounds, facts, left_out=(), budget=None, stream=None, run_job=None
                     jobs.remove(job)
                     progress.forget(job)
             results.rounds = number + 1
+            if missed:
+                results.left_out.append(f"Not (or not all) run within {budget:.0f} s: {', '.join(missed)}.")
+                break
     except KeyboardInterrupt:
         raise Interrupted(results) from None
     finally:
