@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .runtime import instance
 from .runtime.scope import Scope, Shield
 from .runtime.timers import INFINITY, check_seconds, deadline
 
@@ -66,7 +67,7 @@ class Timeout:
         if when != INFINITY:  # a timer that never rings would hide a deadlock
             self._entry = entry = [self, None, None]
             try:
-                scope.g.carrier.m.sched.add_timer(when, entry, _over)  # type: ignore[union-attr]
+                instance.timers_home().add_timer(when, entry, _over)
             except BaseException:
                 scope.exit(None)
                 raise
@@ -97,8 +98,8 @@ def timeout(seconds: float | None) -> Timeout:
     When the time is over, the operation that the block waits in, or the next one that would wait, is given up, as
     `Goroutine.cancel` does it: it has not happened; ``finally`` blocks run.  A block that does not wait is not
     interrupted, and if it ends by itself no error is raised; ``as limit`` and `limit.expired` tell.  None: no limit;
-    zero or less: nothing in the block waits.  Only inside a goroutine (GortError elsewhere: there, use the
-    operation's ``timeout=``).  Go: context.WithTimeout.
+    zero or less: nothing in the block waits.  On a plain thread too, which is interrupted in gort's operations only.
+    Go: context.WithTimeout.
     """
     return Timeout(seconds)
 

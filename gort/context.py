@@ -17,9 +17,6 @@ goroutines may be in a ``with`` on the same context.  Leaving the block does not
 business, as others may be using it).  `current` is the context of the innermost ``with``, also in goroutines that were
 started inside it: they may put their own work under it, with ``with current():``.
 
-A plain thread cannot be interrupted, and its ``with`` raises.  There one waits with a ``timeout``, or with `select` on
-the context's `done` channel beside the others.
-
 What differs from Go: `cancel` is a method, but only of what `with_cancel` and its like return (`CancelContext`), so a
 function that is given a `Context` is given no way to end it; deadlines are times of ``time.monotonic``; one need not
 call cancel to release anything, see next.
@@ -64,6 +61,7 @@ from .runtime import instance
 from .runtime.carrier import current as _current_goroutine
 from .runtime.goroutine import Goroutine
 from .runtime.scope import Scope
+from .runtime.scope import owner as scope_owner
 from .runtime.timers import INFINITY, check_seconds
 from .runtime.timers import deadline as _ahead
 
@@ -230,15 +228,16 @@ class Context:
         return self
 
     def __exit__(self, _type: object, exc: BaseException | None, _tb: object) -> None:
-        g = _current_goroutine()
-        if g is None:  # after a fork that was made inside the block: what was a goroutine is plain code here
-            _current.set(_background)
-            return
+        g = scope_owner()
         scope: Any = getattr(g, "_scope", None)
         # The innermost of ours.  It is the innermost of all, unless a generator was suspended inside its with block.
         while scope is not None and getattr(scope, "ctx", None) is not self:
             scope = scope.parent
         if scope is None:
+            if _current_goroutine() is None:
+                # After a fork that was made inside the block: what was a goroutine is plain code here.
+                _current.set(_background)
+                return
             raise GortError("a context's with block is left by another goroutine than the one that entered it")
         source = self._source
         if source is not None:

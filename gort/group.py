@@ -59,6 +59,7 @@ from .runtime import overdue as _overdue
 from .runtime.carrier import current
 from .runtime.goroutine import FAILED, Goroutine
 from .runtime.scope import Scope
+from .runtime.scope import owner as scope_owner
 from .runtime.wait import Ticket, give_way, park, ready, waiter
 from .sync.ending import on_end
 from .sync.place import Place, Tickets
@@ -87,7 +88,7 @@ class Group(Place):
     Raises ValueError unless limit is at least 1.
     """
 
-    __slots__ = ("_alive", "_cancelled", "_children", "_errors", "_g", "_limit", "_owner", "_sched", "_scope", "_state")
+    __slots__ = ("_alive", "_cancelled", "_children", "_errors", "_limit", "_owner", "_sched", "_scope", "_state")
 
     def __init__(self, limit: int | None = None) -> None:
         if limit is not None:
@@ -104,7 +105,6 @@ class Group(Place):
         self._errors: list[BaseException] = []
         self._owner = Tickets()  # the one who waits for the end
         self._scope: Scope | None = None
-        self._g: Goroutine[Any] | None = None
         self._sched: Any = None
 
     # -- for the program ------------------------------------------------------------------------------------------
@@ -152,7 +152,6 @@ class Group(Place):
             scope.enter("Group")
         m = instance._machine()
         self._sched = instance._default() if m is None else m.sched
-        self._g = g
         self._scope = scope
         self._state = OPEN
         return self
@@ -339,7 +338,7 @@ class Group(Place):
         if len(cancels) < 2:
             return outside
         widest = next((one for one in cancels if one.scope is None), cancels[0])
-        scope = None if widest.scope is None else getattr(self._g, "_scope", None)
+        scope = None if widest.scope is None else getattr(scope_owner(), "_scope", None)
         while scope is not None:  # from the innermost block outwards
             widest = next((one for one in cancels if one.scope is scope), widest)
             scope = scope.parent

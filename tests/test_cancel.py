@@ -139,6 +139,54 @@ def test_a_context_ends_every_kind_of_wait(wait: str) -> None:
     run(main, procs=2)
 
 
+PLAIN = [name for name in WAITS if name != "gosched"]  # which does not wait there
+
+
+@pytest.mark.parametrize("wait", PLAIN)
+def test_a_time_limit_and_a_context_on_a_plain_thread(wait: str) -> None:
+    """Breaks: an operation of a plain thread that goes on although the limit around it, or its context, is over."""
+    with pytest.raises(TimeoutError, match="limit of 0.01 s"), timeout(0.01):
+        WAITS[wait]()
+    ctx = context.with_cancel(context.background())
+    canceller = threading.Timer(0.005, ctx.cancel)
+    canceller.start()
+    with pytest.raises(context.ContextCancelled), ctx:
+        WAITS[wait]()
+    canceller.join()
+    with pytest.raises(context.ContextCancelled), ctx:
+        WAITS[wait]()
+    gort.sleep(0.001)  # nothing is left over
+
+
+def test_blocks_of_plain_threads_nest_and_are_shielded() -> None:
+    """Breaks: on a plain thread a limit ends another block than its own, or a critical section; or is lost."""
+    events = []
+    try:
+        with timeout(LONG) as outer:
+            try:
+                with timeout(LONG) as inner:
+                    with shield():
+                        with shield():
+                            inner._scope.cancel("inner")
+                            outer._scope.cancel("outer")
+                            gort.sleep(0.001)
+                        try:
+                            with timeout(0.001):
+                                gort.sleep(LONG)
+                        except TimeoutError:
+                            events.append("whole")
+                    Chan().recv()
+            except TimeoutError:
+                events.append("inner")
+            gort.sleep(LONG)
+    except TimeoutError:
+        events.append("outer")
+    assert events == ["whole", "inner", "outer"]
+    with timeout(LONG) as limit:  # over, but it has not waited
+        limit._scope.cancel("over")
+    gort.sleep(0.001)
+
+
 def test_no_limit_and_no_time() -> None:
     """Breaks: a limit of None or infinity that ends, one of zero that waits, or a number that is none."""
 
@@ -168,10 +216,11 @@ def test_no_limit_and_no_time() -> None:
 
 
 def test_used_wrongly() -> None:
-    """Breaks: a limit that silently does nothing: on a plain thread, or the second time."""
-    with pytest.raises(gort.GortError, match="inside a goroutine"):
+    """Breaks: a limit that silently does nothing: around a run, or the second time."""
+    with pytest.raises(gort.GortError, match="inside of run's function"):
         with timeout(1):
-            pass
+            run(int)
+    run(int)
 
     def main() -> None:
         limit = timeout(1)
@@ -889,3 +938,81 @@ def test_no_value_vanishes_or_doubles_however_one_cancels(procs: int, jitter: No
         rounds += 1
         seed += 1
     print(rounds, "rounds,", 450 * rounds, "values, interrupted by", dict(total))
+
+
+@pytest.mark.limit(60 + 3 * STRESS)
+def test_no_value_vanishes_on_plain_threads(jitter: None) -> None:
+    """Breaks: the same promise for plain threads in blocks that are cancelled by time limits, contexts and others."""
+    a: Chan[int] = Chan()
+    b: Chan[int] = Chan(2)
+    got: list[list[int]] = [[], []]
+    sent: list[int] = [0, 0]
+    over = threading.Event()
+    blocks: list[Any] = [None] * 4
+    errors: list[BaseException] = []
+    until = monotonic() + max(STRESS, 0.3)
+
+    def guarded(rng: random.Random, who: int, operation: Callable[[], None]) -> None:
+        ctx = context.with_timeout(context.background(), rng.random() * 1e-3)
+        blocks[who] = block = ctx if rng.random() < 0.5 else timeout(rng.random() * 1e-3)
+        try:
+            with block:
+                operation()
+        except (TimeoutError, context.ContextCancelled):
+            pass
+
+    def put(rng: random.Random, value: int, done: list[bool]) -> None:
+        if rng.random() < 0.5:
+            select(gort.send(a, value), gort.send(b, value))
+        else:
+            rng.choice((a, b)).send(value)
+        done.append(True)
+
+    def take(rng: random.Random, mine: list[int]) -> None:
+        if rng.random() < 0.5:
+            mine.append(select(gort.recv(a), gort.recv(b))[1])
+        else:
+            mine.append(rng.choice((a, b)).recv())
+
+    def producer(who: int) -> None:
+        rng = random.Random(f"{SEED} plain {who}")
+        while monotonic() < until:
+            done: list[bool] = []
+            while not done:
+                guarded(rng, who, lambda: put(rng, 2 * sent[who] + who, done))
+            sent[who] += 1
+
+    def consumer(who: int) -> None:
+        rng = random.Random(f"{SEED} plain {who}")
+        while not over.is_set() or len(b):
+            guarded(rng, who, lambda: take(rng, got[who - 2]))
+
+    def work(fn: Callable[[int], None], who: int) -> None:
+        try:
+            fn(who)
+        except BaseException as exc:
+            errors.append(exc)
+            raise
+
+    def canceller() -> None:
+        rng = random.Random(f"{SEED} plain")
+        while not over.is_set():
+            block = rng.choice(blocks)
+            if isinstance(block, context.CancelContext):
+                block.cancel()
+            elif block is not None:
+                block._scope.cancel("by the canceller")
+            over.wait(rng.random() * 1e-3)
+
+    threads = [threading.Thread(target=work, args=(producer if who < 2 else consumer, who)) for who in range(4)]
+    meddler = threading.Thread(target=canceller)
+    for t in [*threads, meddler]:
+        t.start()
+    for t in threads[:2]:
+        t.join()
+    over.set()
+    for t in [*threads[2:], meddler]:
+        t.join()
+    assert not errors
+    assert sorted(got[0] + got[1]) == sorted(2 * n + who for who in (0, 1) for n in range(sent[who]))
+    print(len(got[0]) + len(got[1]), "values")

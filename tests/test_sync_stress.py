@@ -97,7 +97,7 @@ class Crew:
         def begin(i: int) -> None:
             barrier.wait()
             for worker in self.workers[:goroutines][i :: self.procs]:
-                others.append(go(self._work, worker, self._scoped))
+                others.append(go(self._work, worker))
 
         heads: list[gort.Goroutine[None]] = []
         starter = self._thread(lambda: heads.extend([go(begin, i) for i in range(self.procs)]))
@@ -106,7 +106,7 @@ class Crew:
         for head in heads:
             head.result()
         for worker in self.workers[goroutines:]:
-            others.append(self._thread(self._work, worker, self._bare))
+            others.append(self._thread(self._work, worker))
         others.append(go(self._vandal, random.Random(f"{SEED} {self.name} goroutine"), sleep))
         others.append(self._thread(self._vandal, random.Random(f"{SEED} {self.name} thread"), time.sleep))
         until = monotonic() + SECONDS
@@ -132,23 +132,20 @@ class Crew:
             raise errors[0]
         self.check()
 
-    def _work(self, worker: Worker, attempt: Callable[[Worker], None]) -> None:
+    def _work(self, worker: Worker) -> None:
         for left in worker.orders:
             error = None
             try:
                 while left:
                     self.counts["tried"] += 1
                     try:
-                        attempt(worker)
+                        self._scoped(worker)
                         left -= 1
                     except (Failed, TimeoutError):
                         pass
             except BaseException as exc:
                 error = exc
             self.done.send(error)
-
-    def _bare(self, worker: Worker) -> None:
-        self.operation(worker)
 
     def _scoped(self, worker: Worker) -> None:
         """In a scope that the vandals may cancel at any moment."""

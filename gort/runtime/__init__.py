@@ -21,6 +21,7 @@ Read the files in this order; each opens with its own essay and imports only fro
     deadlock    the proof that nothing can ever run again
     sysmon      the thread that watches the Ms
     scheduler   what the Ms share: idle lists, the global run queue, stealing
+    plain       a plain thread in a block that can be cancelled
     scope       blocks that can be cancelled, and blocks that cannot
     quit        SIGQUIT prints them
     instance    Runtime, run, go: where all of it is put together

@@ -52,7 +52,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from ..errors import Cancelled, GortError
-from . import chance, deadlock, gcyield, goroutine, instance, interrupt, latch, overdue, timers, wait
+from . import chance, deadlock, gcyield, goroutine, instance, interrupt, latch, overdue, plain, timers, wait
 from .carrier import Carrier
 from .goroutine import FAILED, Goroutine
 from .report import report
@@ -117,6 +117,7 @@ def _in_child() -> None:
     chance.forget()
     interrupt.forget()
     latch.forget()
+    plain.forget()
     for w in list(wait.parked_threads):
         _kill(w.wait)
     wait.parked_threads.clear()

@@ -35,6 +35,7 @@ import errno
 import os
 import select
 import time
+from collections import deque
 from math import ceil, inf
 from time import monotonic
 from typing import Any
@@ -282,7 +283,7 @@ class Descriptor:
             timeout = check_seconds(timeout, "timeout")
         w = waiter()
         if type(w) is wait.ThreadWaiter:
-            self._wait_thread(side, timeout)
+            self._wait_thread(side, timeout, w.owner)
             return
         m = w.m
         poller = m.poller
@@ -318,8 +319,8 @@ class Descriptor:
         if ticket[1] is not None:
             raise take_error(ticket)
 
-    def _wait_thread(self, side: Direction, timeout: float | None) -> None:
-        """A plain thread waits by itself, beside a bell with which others can end its wait."""
+    def _wait_thread(self, side: Direction, timeout: float | None, owner: Any) -> None:
+        """A plain thread waits by itself, beside a bell with which others can end its wait (owner: see plain.py)."""
         limit = inf if timeout is None else deadline(timeout)
         while True:
             self.check_deadline(side)
@@ -336,13 +337,20 @@ class Descriptor:
                     raise DescriptorClosed(self.fd)
                 if edge:
                     return
+                outer = owner.waits(bell, ticket) if owner is not None else None
                 try:
-                    until = min(limit, inf if side.deadline is None else side.deadline)
-                    came = bell.wait(self.fd, select.POLLIN if side is self.read else select.POLLOUT, until)
+                    try:
+                        until = min(limit, inf if side.deadline is None else side.deadline)
+                        came = bell.wait(self.fd, select.POLLIN if side is self.read else select.POLLOUT, until)
+                    finally:
+                        if not side.withdraw(ticket):
+                            bell.rest()  # somebody has claimed it, and is about to ring
+                            came = True
+                    if bell.throws:
+                        raise bell.throws.popleft()[1]
                 finally:
-                    if not side.withdraw(ticket):
-                        bell.rest()  # somebody has claimed it, and is about to ring
-                        came = True
+                    if owner is not None:
+                        owner.goes_on(bell, outer)
             finally:
                 bell.close()
             if ticket[1] is not None:
@@ -380,12 +388,13 @@ class Descriptor:
 class _Bell:
     """The waiter of a plain thread: like a carrier for those who wake it; behind it a pipe that the thread polls."""
 
-    __slots__ = ("pipe", "woken")
+    __slots__ = ("pipe", "throws", "woken")
 
     asleep = False
 
     def __init__(self) -> None:
         self.pipe = os.pipe()
+        self.throws: deque[tuple[Any, BaseException]] = deque()
         self.woken = False
 
     @property

@@ -1,9 +1,11 @@
-"""Scopes: a stretch of a goroutine's code that can be cancelled from outside, and one that cannot.
+"""Scopes: a stretch of code, of a goroutine or a plain thread, that can be cancelled from outside, and one that cannot.
 
 The idea.  `Goroutine.cancel` ends a whole goroutine.  A time-out, a context or a group ends only what happens inside a
 ``with`` block.  Both use the same mechanism (Machine.deliver): an exception at the goroutine's wait, or at its next
 blocking operation.  For a `Scope` that exception is a `Cancelled` that carries its scope, so that the block's end knows
 its own when it comes by, and swallows it or turns it into what its user expects (TimeoutError, say).
+
+A plain thread has no machine; what stands for it is in plain.py.
 
 Invariants.
 - `cancel` may be called from any thread, any number of times; only the first counts.
@@ -24,8 +26,14 @@ from typing import Any
 from greenlet import getcurrent
 
 from ..errors import Cancelled, GortError
+from . import plain
 from .carrier import Carrier, current
-from .goroutine import Goroutine
+
+
+def owner() -> Any:
+    """Whose scopes the caller's are: its goroutine, or its plain thread if that has ever entered one; else None."""
+    g = current()
+    return plain.here() if g is None else g
 
 
 def _carrier() -> Any:
@@ -36,23 +44,23 @@ def _carrier() -> Any:
 
 
 class Scope:
-    """A block of code of one goroutine that `cancel` ends."""
+    """A block of code of one goroutine, or plain thread, that `cancel` ends."""
 
     __slots__ = ("active", "error", "g", "once", "parent", "shields")
 
     def __init__(self) -> None:
         self.active = False
         self.error: Cancelled | None = None
-        self.g: Goroutine[Any] | None = None
+        self.g: Any = None  # the goroutine, or the plain thread
         self.parent: Scope | None = None
         self.once = [None]
         self.shields = 0  # how many shields stood around the block when it began
 
     def enter(self, what: str) -> None:
-        """Begin the block; what names it in errors.  Raises GortError outside a goroutine, and on a second use."""
-        g = current()
+        """Begin the block; what names it in errors.  Raises GortError on a second use."""
+        g: Any = current()
         if g is None:
-            raise GortError(f"{what} works only inside a goroutine: on a plain thread use the timeout= of the operation")
+            g = plain.enter()
         if self.active or self.g is not None:
             raise GortError(f"{what} is used a second time: make a new one for every with block")
         self.g = g
@@ -102,8 +110,10 @@ class Shield:
     __slots__ = ("g",)
 
     def __enter__(self) -> None:
-        self.g = g = current()
-        if g is not None:
+        self.g = g = owner()
+        if isinstance(g, plain.PlainThread):
+            g.shield()
+        elif g is not None:
             g._shields = getattr(g, "_shields", 0) + 1
             carrier = _carrier()
             if carrier.pending is not None:  # had come before, and waits for a blocking operation
@@ -113,7 +123,9 @@ class Shield:
 
     def __exit__(self, *_: object) -> None:
         g = self.g
-        if g is not None:
+        if isinstance(g, plain.PlainThread):
+            g.unshield()
+        elif g is not None:
             g._shields -= 1
             held, g._held = getattr(g, "_held", ()), []
             for exc in held:  # what another shield still holds back goes back to `_held`

@@ -13,10 +13,38 @@ from greenlet import getcurrent
 
 from . import overdue as _overdue
 from .timers import BED, INFINITY, check_seconds, wake_sleeper
-from .wait import ThreadWaiter, give_way, gosched, park, waiter
+from .wait import ThreadWaiter, Ticket, give_way, gosched, park, waiter
 
 overdue = False
 _overdue.register(globals())
+
+
+class _Cot:
+    """The place where a plain thread sleeps, so that it can be interrupted (plain.py).  ticket[3] is the permit to."""
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        try:
+            ticket[3].pop()
+        except IndexError:
+            return False
+        ticket[0] = None
+        return True
+
+    def reason(self, _ticket: Ticket) -> str:
+        return "sleep"
+
+
+_COT = _Cot()
+
+
+def _sleep_thread(w: ThreadWaiter, seconds: float) -> None:
+    if w.owner is None:
+        time.sleep(min(seconds, 1e9))
+        return
+    try:
+        park(w, [w, None, _COT, [None]], seconds, "sleep")
+    except TimeoutError:
+        pass
 
 
 def sleep(seconds: float) -> None:
@@ -41,7 +69,7 @@ def sleep(seconds: float) -> None:
     except AttributeError:
         w = waiter()
         if type(w) is ThreadWaiter:
-            time.sleep(min(seconds, 1e9))
+            _sleep_thread(w, seconds)
             return
         queue = w.ready
         m = w.m

@@ -67,10 +67,19 @@ class Hub(greenlet):
     __slots__ = ("m",)
 
 
+class _Here(threading.local):
+    """For each plain thread: what it is to the cancellable blocks that it has entered (plain.py)."""
+
+    owner: Any = None
+
+
+here = _Here()
+
+
 class ThreadWaiter:
     """A plain thread that waits: the face of a carrier, an OS lock behind it."""
 
-    __slots__ = ("lock", "pending", "throws", "wait", "woken")
+    __slots__ = ("lock", "owner", "pending", "throws", "wait", "woken")
 
     asleep = False
     hub = None
@@ -80,7 +89,8 @@ class ThreadWaiter:
         self.lock.acquire()
         self.woken = False
         self.throws: deque[tuple[Any, BaseException]] = deque()
-        self.pending: BaseException | None = None
+        self.owner = owner = here.owner
+        self.pending: BaseException | None = None if owner is None else owner.pending
         self.wait: Ticket | None = None
 
     # It is its own machine and its own ready queue: to become ready is to release the lock.
@@ -95,6 +105,9 @@ class ThreadWaiter:
     def append(self, _item: Any) -> None:
         self.woken = True
         self.lock.release()
+
+    def advance(self, _w: Any) -> None:
+        self.owner.advance(self)
 
     def rest(self) -> None:
         """Our ticket has been claimed: wait for the claimer to have done its work.
@@ -184,7 +197,7 @@ def park(w: Any, ticket: Ticket, timeout: float | None = None, what: str = "the 
     """
     w.wait = ticket
     if type(w) is ThreadWaiter:
-        return _park_thread(w, ticket, timeout, what)
+        return (_park_thread if w.owner is None else w.owner.park)(w, ticket, timeout, what)
     m = w.m
     alarm = None
     if timeout is not None:
