@@ -104,7 +104,8 @@ def listing():
 def code(name, only):
     """How a contender is used, and its functions in all workloads (or those named), as text."""
     rival = contender(name)
-    found, seen = [f"# {rival.label}", "#", *textwrap.wrap(IDIOMS[rival.key], 100, initial_indent="# ", subsequent_indent="# ")], set()
+    idiom = textwrap.wrap(IDIOMS[rival.key], 100, initial_indent="# ", subsequent_indent="# ")
+    found, seen = [f"# {rival.label}", "#", *idiom], set()
     for work in runner.workloads_named(only):
         if name not in work.names() and not (rival.key == "gort" and "gort" in work.contenders):
             continue

@@ -117,8 +117,8 @@ IDIOMS = {
     "has an owner to keep), the hub's thread pool. The default loop, libev.",
     "trio": "Nurseries, memory channels, trio.Lock, lowlevel.checkpoint to give way, to_thread.run_sync, "
     "serve_listeners. Trio checks for cancellation at each checkpoint, which is what it costs and what it is for.",
-    "threading": "Thread and join; queue.SimpleQueue (in C) where no bound is needed, queue.Queue where one is; Lock, Event "
-    "and Timer; a thread for each connection of the server.",
+    "threading": "Thread and join; queue.SimpleQueue (in C) where no bound is needed, queue.Queue where one is; Lock, "
+    "Event and Timer; a thread for each connection of the server.",
     "pool": "ThreadPoolExecutor with its own default size (one thread a CPU for computation and C code), "
     "submit and result.",
 }

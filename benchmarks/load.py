@@ -91,7 +91,7 @@ def too_many(connections):
         return "The server workloads need Linux: their client is an epoll loop."
     limit = raise_descriptor_limit()
     if connections + SPARE_DESCRIPTORS > limit:
-        return f"{connections:,} connections need more than the {limit:,} descriptors a process may have here (ulimit -n)."
+        return f"{connections:,} connections need more than the {limit:,} descriptors allowed here (ulimit -n)."
     return None
 
 

@@ -7,7 +7,8 @@ The losses are every workload, point and metric at which some other contender is
 them with its name, and what each workload says about the reason. They are made by the same arithmetic as
 the tables, so nothing can be forgotten in them. The limits ("bare") are no rivals and never listed as winners: nobody
 can write a program in them; how far gort is from the limit is the overview's second column. A row is "close" where
-the rounds do not agree who is ahead: 1 lies within the middle half of their ratios. What nobody could notice (see NEGLIGIBLE) is no loss.
+the rounds do not agree who is ahead: 1 lies within the middle half of their ratios. What nobody could notice (see
+NEGLIGIBLE) is no loss.
 
 gort is judged with the default number of Ps, for that is what a user gets.
 """
@@ -29,6 +30,7 @@ COLUMNS = {  # short, for there are many
     "pool": "pool",
 }
 NO_RIVALS = ("bare",)
+LIMIT = "The limit is no library: greenlets that switch by hand, an epoll loop, a plain loop."
 
 
 class Loss(NamedTuple):
@@ -76,7 +78,9 @@ def _ratio(results, key, rival, metric):
     rivals = results.series.get(key._replace(contender=rival))
     if rivals is None:
         return ""
-    return "failed" if rivals.error else tables.times(tables.cost_ratio(results, key._replace(contender=rival), key, metric))
+    if rivals.error:
+        return "failed"
+    return tables.times(tables.cost_ratio(results, key._replace(contender=rival), key, metric))
 
 
 def losses(results, workloads):
@@ -144,8 +148,7 @@ def report(results, workloads):
     lines = [
         "## Overview",
         "",
-        "gort's median, and how many times gort's cost each contender's is. The limit is no library: greenlets that switch "
-        "by hand, an epoll loop, a plain loop.",
+        f"gort's median, and how many times gort's cost each contender's is. {LIMIT}",
         "",
     ]
     lines += tables.aligned([[row[0][1], *row[1:]] for row in table])

@@ -4,7 +4,8 @@ For each workload: what it does, bars for its largest point, a curve where it ha
 more, a histogram where it has latencies, and the table with every number. The machine, versions, GIL
 state and the exact command stand at the top.
 
-Colours follow the reader's prefers-color-scheme. The overview at the top links to each workload. gort is the strong colour, the bare limit
+The overview at the top links to each workload. Colours follow the reader's prefers-color-scheme. gort is the strong
+colour, the bare limit
 a dark grey, and everything else a light grey in the bars, where names stand beside them; in the curves
 each library has a hue of its own, the same throughout the page. The page is well-formed XML as well,
 so that a test can read it with a strict parser.
@@ -42,7 +43,8 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .9rem; ma
   padding: .8rem 1rem; background: var(--panel); border-radius: 6px; font-size: .9rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 td.wrap { white-space: normal; min-width: 9rem; }
-@media (min-width: 60rem) { #overview .scroll { margin-right: -7rem; } } td.lose { color: var(--lose); font-weight: 600; }
+@media (min-width: 60rem) { #overview .scroll { margin-right: -7rem; } }
+td.lose { color: var(--lose); font-weight: 600; }
 .note { color: var(--soft); font-size: .9rem; }
 svg { display: block; width: 100%; max-width: 38rem; height: auto; margin: .3rem 0; }
 svg text { font: 11px system-ui, sans-serif; fill: var(--ink); }
@@ -57,7 +59,19 @@ rect.gort { fill: var(--gort); } rect.bare { fill: var(--bare); } rect.rival { f
 .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 """
 
-_HUES = ("gort", "gort-other", "bare", "asyncio", "uvloop", "asyncio-streams", "uvloop-streams", "gevent", "trio", "threading", "pool")
+_HUES = (
+    "gort",
+    "gort-other",
+    "bare",
+    "asyncio",
+    "uvloop",
+    "asyncio-streams",
+    "uvloop-streams",
+    "gevent",
+    "trio",
+    "threading",
+    "pool",
+)
 
 
 def _hue_rules():
@@ -164,7 +178,8 @@ def overview_table(results, workloads):
     for (name, title), first, *others in rows:
         tds = "".join(f'<td class="lose">{text}</td>' if _loses(text, place) else f"<td>{text}</td>"
                       for place, text in enumerate(others))
-        body.append(f'<tr><td class="wrap"><a href="#{name}">{escape(title)}</a></td><td>{escape(first)}</td>{tds}</tr>')
+        link = f'<td class="wrap"><a href="#{name}">{escape(title)}</a></td>'
+        body.append(f"<tr>{link}<td>{escape(first)}</td>{tds}</tr>")
     return (
         f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
     )
@@ -183,7 +198,8 @@ def losses_part(results, workloads):
     rows = tables.aligned(overview.loss_rows(results, workloads, found))
     table = html_table(rows).replace("<tr><td>", '<tr><td class="wrap">')
     why = "".join(
-        f'<li><a href="#{name}">{name}</a>: {escape(reason)}</li>' for name, reason in overview.reasons(workloads, found)
+        f'<li><a href="#{name}">{name}</a>: {escape(reason)}</li>'
+        for name, reason in overview.reasons(workloads, found)
     )
     why = f'<ul class="note">{why}</ul>' if why else ""
     return f'<section id="losses"><h2>Where gort is not the cheapest</h2>{table}{why}</section>'
@@ -219,12 +235,12 @@ def page(results, workloads):
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         f"<title>{escape(title)}</title><style>{_STYLE}{_hue_rules()}</style></head><body>"
         f"<h1>{escape(title)}</h1><dl>{facts}</dl>"
-        f'<p class="note">Shorter is better unless a plot says otherwise. Values are medians of {rounds}, each contender in a '
-        "process of its own, interleaved; whiskers reach from the lowest to the highest round, and a broken bar "
+        f'<p class="note">Shorter is better unless a plot says otherwise. Values are medians of {rounds}, each '
+        "contender in a process of its own, interleaved; whiskers reach from the lowest to the highest round, and a broken bar "
         "is longer than drawn. In the tables the last number is how many times gort's cost this is: over 1x "
         "gort is cheaper, below 1x it loses.</p>"
         f'<section id="overview"><h2>Overview</h2><p class="note">gort\'s median and spread, then how many times '
-        f"gort's cost each contender's is. The limit is no library: greenlets that switch by hand, an epoll loop, a plain loop.</p>{overview_table(results, workloads)}</section>"
+        f"gort's cost each contender's is. {overview.LIMIT}</p>{overview_table(results, workloads)}</section>"
         + losses_part(results, workloads)
         + "".join(section(results, workloads[name]) for name in names)
         + (f'<h2>Left out</h2><ul class="note">{left_out}</ul>' if left_out else "")

@@ -248,6 +248,7 @@ WORKLOADS = [
         metrics=("time", "cpu"),
         points=[Point(10_000, 1), Point(10_000, 16)],
         quick=[Point(2_000, 1), Point(2_000, 16)],
+        reason="A thread that hands a call to another thread and waits has no scheduler between them.",
         contenders={
             "gort": announced_in_gort,
             "asyncio": announced_in_asyncio,

@@ -270,6 +270,7 @@ WORKLOADS = [
         title="item through a channel of 128",
         story="One goroutine sends n items through a channel with a buffer of 128, main receives them.",
         per="item",
+        reason="gevent's queue is compiled (Cython), for one thread; gort's channel is Python and works between threads.",
         points=[Point(200_000)],
         quick=[Point(50_000)],
         contenders={

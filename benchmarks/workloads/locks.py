@@ -157,7 +157,7 @@ WORKLOADS = [
     Workload(
         name="mutex",
         title="lock and unlock a mutex nobody else wants",
-        story="Main enters and leaves a mutex n times. threading.Lock, in C and unknown to any scheduler, is the limit.",
+        story="Main enters and leaves a mutex n times. threading.Lock, in C and unknown to schedulers, is the limit.",
         per="passage",
         points=[Point(200_000)],
         quick=[Point(50_000)],

@@ -198,12 +198,14 @@ WORKLOADS = [
     Workload(
         name="server",
         title="request/response server",
-        story="A server sends each request of 64 bytes back; the client is the same for all. The time and the CPU time "
+        story="A server sends each request of 64 bytes back; the client is the same for all. The CPU time and the rate "
         "are those of a loop in which each connection always has one request under way; the latencies are those of "
         "2,000 requests a second, which leaves each of them idle most of the time.",
         per="request",
         axis="connections",
         metrics=("cpu", "rate", "p50", "p99"),
+        reason="uvloop is C, its Protocol has no stack to switch, and the epoll loop has no scheduler at all. gort's "
+        "poller, scheduler and connection are Python: beside recv and send each request costs a park, a wake-up and two calls.",
         points=[Point(20_000, 10), Point(20_000, 100), Point(20_000, 1_000), Point(20_000, 5_000)],
         quick=[Point(4_000, 10), Point(4_000, 100)],
         caps={"threading": 1_000, "gort-green": 100, "trio": 1_000},
@@ -219,6 +221,8 @@ WORKLOADS = [
         story="100 connections that talk, as above, beside 5,000 that are open and say nothing.",
         per="request",
         metrics=("cpu", "rate", "p50", "p99"),
+        reason="uvloop is C, its Protocol has no stack to switch, and the epoll loop has no scheduler at all. gort's "
+        "poller, scheduler and connection are Python: beside recv and send each request costs a park, a wake-up and two calls.",
         points=[Point(20_000, 100)],
         quick=[Point(4_000, 100)],
         warm=lambda point: None,

@@ -96,7 +96,7 @@ WORKLOADS = [
         points=[Point(1_000), Point(10_000), Point(100_000), Point(1_000_000)],
         quick=[Point(1_000), Point(10_000)],
         # The last point is about gort's own cost; of the rivals, those that do it within seconds.
-        caps={"threading": 10_000, "pool": 100_000, "trio": 100_000, "gevent": 100_000, "bare": 100_000, "gort-p1": 100_000},
+        caps={"threading": 10_000, **dict.fromkeys(("pool", "trio", "gevent", "bare", "gort-p1"), 100_000)},
         bytes_each=2_000,
         contenders={
             "gort": in_gort,

@@ -176,6 +176,9 @@ WORKLOADS = [
         title="set and stop n timers",
         story="Set n timers at scattered deadlines a minute ahead, then stop all of them.",
         per="timer",
+        reason="asyncio's timer is a callback in its loop's heap, to be touched from the loop's thread only. "
+        "gort's may be stopped and set again from any thread, and will start a goroutine: a lock, an alarm, a copy of "
+        "the context and the place of the call for each, all in Python.",
         points=[Point(100_000)],
         quick=[Point(20_000)],
         contenders={"gort": stop_in_gort, "asyncio": stop_in_asyncio, "gevent": stop_in_gevent},
@@ -187,6 +190,7 @@ WORKLOADS = [
         "With --quick there are 5,000 within 0.2 s.",
         per="timer",
         metrics=("cpu", "p50", "p99"),
+        reason="A timer that fires starts a goroutine, where asyncio's only calls a function in its loop.",
         points=[Point(25_000, 1.0)],
         quick=[Point(5_000, 0.2)],
         warm=_short,
