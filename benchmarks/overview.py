@@ -114,7 +114,7 @@ def _close(results, key, rival, metric):
     if metric in MORE_IS_BETTER:
         over, under = under, over
     found = ratios(over, under)
-    return len(found) == 1 or quartiles(found)[1] >= 1.0
+    return len(found) > 1 and quartiles(found)[1] >= 1.0
 
 
 def loss_rows(results, workloads, found):

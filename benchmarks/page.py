@@ -5,10 +5,9 @@ more, a histogram where it has latencies, and the table with every number. The m
 state and the exact command stand at the top.
 
 The overview at the top links to each workload. Colours follow the reader's prefers-color-scheme. gort is the strong
-colour, the bare limit
-a dark grey, and everything else a light grey in the bars, where names stand beside them; in the curves
-each library has a hue of its own, the same throughout the page. The page is well-formed XML as well,
-so that a test can read it with a strict parser.
+colour, the bare limit a dark grey, and everything else a light grey in the bars, where names stand beside them; in
+the curves each library has a hue of its own, the same throughout the page. The page is well-formed XML as well, so
+that a test can read it with a strict parser.
 """
 
 from html import escape
@@ -236,8 +235,8 @@ def page(results, workloads):
         f"<title>{escape(title)}</title><style>{_STYLE}{_hue_rules()}</style></head><body>"
         f"<h1>{escape(title)}</h1><dl>{facts}</dl>"
         f'<p class="note">Shorter is better unless a plot says otherwise. Values are medians of {rounds}, each '
-        "contender in a process of its own, interleaved; whiskers reach from the lowest to the highest round, and a broken bar "
-        "is longer than drawn. In the tables the last number is how many times gort's cost this is: over 1x "
+        "contender in a process of its own, interleaved; whiskers reach from the lowest to the highest round, and a "
+        "broken bar is longer than drawn. In the tables the last number is how many times gort's cost this is: over 1x "
         "gort is cheaper, below 1x it loses.</p>"
         f'<section id="overview"><h2>Overview</h2><p class="note">gort\'s median and spread, then how many times '
         f"gort's cost each contender's is. {overview.LIMIT}</p>{overview_table(results, workloads)}</section>"

@@ -22,7 +22,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 
-from benchmarks import cli, compare, contenders, load, machine, meter, overview, page, results, runner, svg, tables, targets
+from benchmarks import cli, compare, contenders, load, machine, meter, overview, page, results, runner, svg
+from benchmarks import tables, targets
 from benchmarks.contenders import UsageError
 from benchmarks.progress import Progress
 from benchmarks.results import Key, Results

@@ -205,7 +205,7 @@ WORKLOADS = [
         axis="connections",
         metrics=("cpu", "rate", "p50", "p99"),
         reason="uvloop is C, its Protocol has no stack to switch, and the epoll loop has no scheduler at all. gort's "
-        "poller, scheduler and connection are Python: beside recv and send each request costs a park, a wake-up and two calls.",
+        "poller, scheduler and connection are Python: beside recv and send each request costs a park and a wake-up.",
         points=[Point(20_000, 10), Point(20_000, 100), Point(20_000, 1_000), Point(20_000, 5_000)],
         quick=[Point(4_000, 10), Point(4_000, 100)],
         caps={"threading": 1_000, "gort-green": 100, "trio": 1_000},
@@ -222,7 +222,7 @@ WORKLOADS = [
         per="request",
         metrics=("cpu", "rate", "p50", "p99"),
         reason="uvloop is C, its Protocol has no stack to switch, and the epoll loop has no scheduler at all. gort's "
-        "poller, scheduler and connection are Python: beside recv and send each request costs a park, a wake-up and two calls.",
+        "poller, scheduler and connection are Python: beside recv and send each request costs a park and a wake-up.",
         points=[Point(20_000, 100)],
         quick=[Point(4_000, 100)],
         warm=lambda point: None,
