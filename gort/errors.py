@@ -31,7 +31,13 @@ class ChannelClosed(GortError):
 
 
 class Deadlock(GortError):
-    """All goroutines are asleep and nothing can ever wake one.  Go: "all goroutines are asleep - deadlock!"."""
+    """All goroutines are asleep and nothing can ever wake one.  Go: "all goroutines are asleep - deadlock!".
+
+    Raised in the main goroutine of a `run`; its text has every goroutine's stack and what it waits for.  It is not
+    raised as long as a timer, I/O, a blocking call, another thread or a signal handler might wake somebody.  A thread
+    that C code has started and that is not in Python at the moment cannot be seen: a program that waits for nothing but
+    a callback from one keeps a goroutine asleep, ``go(sleep, math.inf)``.
+    """
 
 
 class ThreadLimit(GortError):
