@@ -35,7 +35,7 @@ from ..errors import Cancelled
 from . import overdue
 from .ages import EVERY, Ages
 from .carrier import TURN, Carrier
-from .goroutine import PENDING, Goroutine
+from .goroutine import FREE_THREADED, PENDING, Goroutine
 from .handoff import Clock, Watch, ran_apart
 from .poller import Poller
 from .processor import Processor
@@ -400,7 +400,9 @@ class Machine:
         # From here on others see us as idle, so work that is left after this line comes with a wake-up; what was left
         # before it is seen by the following look.
         found = bool(self.mail or self.throws or sched.grq or (sched.closing and sched.may_end(self)) or sched.reports)
-        if not found:
+        if not found and not FREE_THREADED:
+            found = bool(self.ready)
+        elif not found:
             try:
                 ready_first = self.ready.popleft()  # not `if self.ready`: see wait.py
                 self.ready.appendleft(ready_first)

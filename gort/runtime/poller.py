@@ -170,6 +170,7 @@ class EpollPoller(Poller):
     def fire(
         self,
         events: list[Any],
+        both: int = select.EPOLLIN | select.EPOLLOUT,
         readable: int = ~select.EPOLLOUT,
         writable: int = ~(select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI),
         special: int = ~(select.EPOLLIN | select.EPOLLOUT),
@@ -181,31 +182,34 @@ class EpollPoller(Poller):
             except KeyError:
                 self._drain(fd)  # a bell, or our own wake-up, or one that was closed just now
                 continue
-            if bits & readable:
-                side = descriptor.read
+            side = descriptor.read
+            if bits != both:  # else: there are data, and it is writable, as ever
+                if not bits & readable:
+                    descriptor.write.fire()
+                    continue
                 if bits & special:
                     side.hup = True
-                latch = side.latch
-                try:
-                    latch.pop()
-                except IndexError:
-                    contend(latch)
-                ticket = side.first
-                if ticket is None:
-                    side.edge = True
-                    latch.append(None)
-                elif side.others is None:
-                    w = ticket[0]
-                    side.first = ticket[0] = None
-                    latch.append(None)
-                    w.ready.append(w)
-                    if w.m.asleep:
-                        w.m.wake()
-                else:
-                    latch.append(None)
-                    side.fire()
+            latch = side.latch
+            try:
+                latch.pop()
+            except IndexError:
+                contend(latch)
+            ticket = side.first
+            if ticket is None:
+                side.edge = True
+                latch.append(None)
+            elif side.others is None:
+                w = ticket[0]
+                side.first = ticket[0] = None
+                latch.append(None)
+                w.ready.append(w)
+                if w.m.asleep:
+                    w.m.wake()
+            else:
+                latch.append(None)
+                side.fire()
             # Without the latch: a remembered edge that is still there now is consumed after this event, by one who
-            # then tries.  So the usual "and it is writable, as ever" of each event costs 20 ns.
+            # then tries.  So the usual "and it is writable" of each event costs 20 ns.
             if bits & writable and not descriptor.write.edge:
                 descriptor.write.fire()
         if self.lost:
