@@ -1,6 +1,7 @@
 """The network's examples, run as a user runs them: echo.py, redis_ping.py, portscan.py."""
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -24,6 +25,15 @@ def test_echo_by_itself():
     assert done.returncode == 0, done.stderr
     out = done.stdout.decode()
     assert "20 connections, 400 requests of 64 bytes" in out and "us of CPU a request" in out
+
+
+def test_echo_with_many_connections():
+    """Of many connections at once one is lost, or a byte of theirs (10,000 of them with GORT_STRESS)."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 100
+    count = min(10_000 if os.environ.get("GORT_STRESS") else 1_000, most)
+    done = run("echo.py", "-c", count, "-n", 10 * count)
+    assert done.returncode == 0, done.stderr
+    assert f"{count} connections, {10 * count} requests".encode() in done.stdout
 
 
 @pytest.mark.parametrize("where", ["tcp", "unix"])
