@@ -187,6 +187,29 @@ def test_the_end_does_not_wait_for_what_cannot_notice(where: str, what: str) -> 
     )
 
 
+def test_many_goroutines_at_the_end() -> None:
+    """Broken: the end of a program that has very many goroutines is taken for goroutines that do not notice it."""
+    check(
+        """
+        gort.runtime.instance.GRACE = 0.05
+        ended = []
+        begun = []
+        def waits():
+            try:
+                begun.append(1)
+                Chan().recv()
+            finally: ended.append(1)
+        def main():
+            for _ in range(10_000): go(waits)
+            while len(begun) < 10_000: sleep(0.001)
+        run(main, procs=2)
+        say(len(ended))
+        """,
+        0,
+        "10000",
+    )
+
+
 def test_clean_up_takes_as_long_as_it_takes() -> None:
     """Broken: a clean-up that computes for long, or is shielded, is cut off as if it had not noticed the end."""
     check(
@@ -674,7 +697,7 @@ def test_forks_from_strange_places(how: str) -> None:
                 sleep(0.001)
             """,
         "signal": """
-            signal.signal(signal.SIGUSR1, lambda *_: fork_once())
+            signal.signal(signal.SIGUSR1, lambda *_: fork_once(do=int, exits=False))  # it returns in the child, too
             def main():
                 go(lambda: blocking(lambda: (time.sleep(0.05), os.kill(os.getpid(), signal.SIGUSR1))))
                 sleep(0.2)  # so that it comes while the hub sleeps

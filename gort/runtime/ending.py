@@ -7,7 +7,7 @@ meets it.  Go does not wait for anybody when main returns; Python waits for its 
 who *have noticed*, and gives the others a moment.
 
 Who is left behind.  A machine, with its thread, none of whose goroutines has met its cancellation, and that has made no
-step (started, parked, given way) for that moment.  When all that are left are like that, they are named on stderr and
+step (started, parked, given way, ended, cancelled one) for that moment.  When all that are left are like that, they are named on stderr and
 the end goes on without them.  Their threads are daemons, and stop with the process.  Should one of them come back
 before, it meets its cancellation, runs its ``finally`` blocks and ends as usual.
 
@@ -22,6 +22,7 @@ import threading
 from time import monotonic
 from typing import Any
 
+LOOKS = 20  # in the time of grace
 MOST = 5  # goroutines named
 
 
@@ -35,8 +36,8 @@ class Patience:
     def __init__(self, sched: Any, grace: float) -> None:
         self.sched = sched
         self.grace = grace
-        self.delay = max(0.02, grace / 4)  # seconds between two looks
-        self.seen: dict[Any, tuple[int, float]] = {}  # machine -> its tick, and when it was first seen to be that
+        self.delay = max(0.01, grace / LOOKS)  # seconds between two looks
+        self.seen: dict[Any, list[Any]] = {}  # machine -> how far it has come, since when it has been there, looks since
         self.told = False
 
     def over(self) -> bool:
@@ -44,10 +45,15 @@ class Patience:
         now = monotonic()
         machines = list(self.sched.ms)
         for m in machines:
-            tick = m.started + m.parked + m.yielded
-            if m not in self.seen or self.seen[m][0] != tick:
-                self.seen[m] = tick, now
-        if not machines or not all(now - self.seen[m][1] >= self.grace and _heedless(m) for m in machines):
+            step = m.started + m.parked + m.yielded, m.live(), len(m.mail), len(m.throws)
+            if m not in self.seen or self.seen[m][0] != step:
+                self.seen[m] = [step, now, 0]
+            else:
+                self.seen[m][2] += 1
+        # Looks are counted, and not seconds alone: on a crowded computer a thread may get no CPU for long, and so may we.
+        if not machines or not all(
+            self.seen[m][2] >= LOOKS // 2 and now - self.seen[m][1] >= self.grace and _heedless(m) for m in machines
+        ):
             return False
         if not self.told:
             self.told = True

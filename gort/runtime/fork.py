@@ -103,6 +103,23 @@ class _Nobody:
         return ""
 
 
+class _NoPoller:
+    """Stands for the poller of a machine that is no more."""
+
+    lost = False
+
+    def fetch(self, _timeout: float) -> list[Any]:
+        return []
+
+    def fire(self, _events: list[Any]) -> None:
+        pass
+
+    def wake(self) -> None:
+        pass
+
+    close = wake
+
+
 def _free(lock: Any) -> None:
     if not (hasattr(lock, "_is_owned") and lock._is_owned()):  # by this thread: a signal handler forks
         lock._at_fork_reinit()
@@ -176,7 +193,7 @@ def _forget_machine(m: Any, chain: list[Any], error: GortError) -> None:
             _leave_behind(carrier.g, error)
     if m.solo is not None:
         _leave_behind(m.solo, error)
-    poller, m.poller = m.poller, None
+    poller = m.poller
     if poller is not None:
         _free(poller.lock)
         descriptors = list(poller.descriptors.values())
@@ -184,6 +201,7 @@ def _forget_machine(m: Any, chain: list[Any], error: GortError) -> None:
         poller.close()
         for descriptor in descriptors:
             descriptor.forget()
+        m.poller = _NoPoller()  # and not None: we may be inside a machine's sleep, in a signal handler
     m.note = threading.Lock()
     m.note.acquire()
     for queue in (m.ready, m.throws, m.mail, m.carriers, m.free, m.undelivered):

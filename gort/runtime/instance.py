@@ -37,7 +37,7 @@ T = TypeVar("T")
 overdue = False
 _overdue.register(globals())
 
-GRACE = 1.0  # seconds that a goroutine may go on unheedingly after it was cancelled at the end of `run` or the program
+GRACE = 2.0  # seconds that a goroutine may go on unheedingly after it was cancelled at the end of `run` or the program
 
 NO_KW: dict[str, Any] = {}  # for most goroutines: a dict of their own would add 80 bytes to each parked one
 
@@ -169,7 +169,7 @@ def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any
     """Run fn(*args, **kw) as the main goroutine, on this thread, and return its value or raise its exception.
 
     procs is the number of Ps (GORT_PROCS, else the CPUs this process may use).  When main ends, all other goroutines
-    are cancelled and their ``finally`` blocks run; one that does not notice within a second, because it computes or sits
+    are cancelled and their ``finally`` blocks run; one that does not notice within two seconds, because it computes or sits
     in a call that gort cannot end, is left behind (and said so on stderr), as Go leaves it.  Raises Deadlock if main
     waits and nothing can ever wake it.
     Raises GortError inside a goroutine.  Go: func main, GOMAXPROCS.

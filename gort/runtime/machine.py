@@ -304,6 +304,8 @@ class Machine:
 
         It ran on the main thread, in place of main, so to speak: there its exception belongs.
         """
+        if self.sched.orphaned:
+            return  # the handler has forked, and this is the child: there is nothing more to do here (fork.py)
         main = self.sched.main
         if self.thread is not None or main is None or main.done():
             raise exc
