@@ -23,6 +23,7 @@ import pytest
 
 import gort
 from gort import Chan, ChannelClosed, go, gosched, run, select
+from spreading import go_all
 
 LONG = 50.0  # a time-out that is there, but never over
 
@@ -264,14 +265,17 @@ def test_11_four_senders_four_receivers(procs: int, tasks: str, capacity: int, j
                 seen[k].append(item)
 
         def begin(fn: Any, k: int) -> Any:
-            if tasks == "goroutines" or (tasks == "both" and k % 2):
+            if tasks == "both" and k % 2:
                 return go(fn, k)
             thread = threading.Thread(target=fn, args=(k,))
             thread.start()
             return thread
 
-        eaters = [begin(eat, k) for k in range(4)]
-        feeders = [begin(feed, k) for k in range(4)]
+        if tasks == "goroutines":
+            started: list[Any] = list(go_all(*[(fn, k) for fn in (eat, feed) for k in range(4)]))
+        else:
+            started = [begin(fn, k) for fn in (eat, feed) for k in range(4)]
+        eaters, feeders = started[:4], started[4:]
         joiner = go(lambda: [(f.join() if isinstance(f, gort.Goroutine) else join_thread(f)) for f in feeders])
         joiner.result()
         for _ in eaters:

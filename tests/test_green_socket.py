@@ -20,6 +20,7 @@ import pytest
 
 import gort
 from gort import go, run
+from spreading import go_all
 from gort.green import socket
 
 pytestmark = pytest.mark.usefixtures("descriptors")
@@ -34,7 +35,7 @@ def on_machines(procs: int, *fns: Callable[[], Any]) -> list[Any]:
         return fn()
 
     assert len(fns) % barrier.parties == 0
-    return [g.result() for g in [go(begin, fn) for fn in fns]]
+    return [g.result() for g in go_all(*[(begin, fn) for fn in fns])]
 
 
 def full(sock: std.socket) -> int:

@@ -19,6 +19,7 @@ import pytest
 
 import gort
 from gort import go, run
+from spreading import go_all
 from gort.green import socket, ssl
 
 PEM = Path(__file__).parent / "localhost.pem"
@@ -94,7 +95,7 @@ def test_both_directions_at_once(procs: int, version: str, jitter):
                     got += sock.recv(random.randrange(1, 40_000))
                 return bytes(got)
 
-            ends = [go(write, client, data[0]), go(read, server), go(write, server, data[1]), go(read, client)]
+            ends = go_all((write, client, data[0]), (read, server), (write, server, data[1]), (read, client))
             assert [g.result() for g in ends] == [None, data[0], None, data[1]]
 
     run(main, procs=procs)

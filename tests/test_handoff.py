@@ -120,6 +120,34 @@ def test_a_goroutine_that_computes_does_not_stop_the_others(procs: int) -> None:
     run(main, procs=procs)
 
 
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="there is no GIL to share here")
+def test_the_gil_is_shared_more_finely_only_while_somebody_computes() -> None:
+    """Broken: beside a computation every system call of the others waits 5 ms; or the process keeps the short turns."""
+    default = sys.getswitchinterval()
+    assert default == 5e-3
+
+    def compute(until: Any) -> None:
+        while not until():
+            pass
+
+    def main() -> None:
+        go(compute, lambda: sys.getswitchinterval() < default).join()
+        while sys.getswitchinterval() != default:
+            sleep(1e-3)
+        sys.setswitchinterval(4e-3)  # the program's own choice
+        try:
+            rung = threading.Event()
+            gort.after_func(0.1, rung.set)
+            go(compute, rung.is_set).join()
+            assert sys.getswitchinterval() == pytest.approx(4e-3)
+        finally:
+            sys.setswitchinterval(default)
+        go(compute, lambda: sys.getswitchinterval() < default).join()
+
+    run(main, procs=2)
+    assert sys.getswitchinterval() == default
+
+
 def test_a_machine_that_comes_back_queues_for_a_p(procs: int) -> None:
     """Broken: after blocking calls more goroutines run, or hold a P, than there are Ps; or one never gets its P back."""
 

@@ -25,6 +25,7 @@ import pytest
 
 import gort
 from gort import Cancelled, Chan, ChannelClosed, Cond, Group, Mutex, RWMutex, Semaphore, go, gosched, run, select, sleep
+from spreading import go_all
 
 STRESS = float(os.environ.get("GORT_STRESS") or 0)
 OPERATIONS = 1_000_000 if STRESS else 4_000
@@ -82,8 +83,7 @@ def everywhere(rng: random.Random, *fns: Callable[[random.Random], int]) -> int:
         except BaseException as exc:
             results.send(exc)
 
-    for place, n in enumerate(goroutines):
-        go(begin if place < whole else call, n)
+    go_all(*[(begin if place < whole else call, n) for place, n in enumerate(goroutines)])
     threads = [threading.Thread(target=call, args=(n,)) for n in plain]
     for thread in threads:
         thread.start()

@@ -312,7 +312,8 @@ DEADLOCKS = {
     "a time-out overtaken": "c = Chan(); g = go(c.recv_ok, 1000); sleep(0.001); c.close(); g.join(); Chan().recv()",
     "a thread gone": "t = threading.Thread(target=int); t.start(); t.join(); Chan().recv()",
     "on many threads": "b = threading.Barrier(gomaxprocs()); c = Chan(); d = Chan(9); "
-    "[go(lambda: (b.wait(), d.send(1), c.recv())) for _ in range(gomaxprocs())]; "
+    "f = lambda: (b.wait(), d.send(1), c.recv()); "
+    "t = threading.Thread(target=lambda: [go(f) for _ in range(b.parties)]); t.start(); t.join(); "
     "[d.recv() for _ in range(gomaxprocs())]; c.recv()",
 }
 

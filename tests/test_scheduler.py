@@ -21,26 +21,9 @@ import pytest
 
 import gort
 from gort import Chan, Runtime, after, go, gosched, recv, run, select, sleep
+from spreading import spread
 
 ROUNDS = 500_000 if os.environ.get("GORT_STRESS") else 3_000
-
-
-def spread(procs: int, *fns: Any) -> list[gort.Goroutine[Any]]:
-    """Start these functions as goroutines on as many machines as there are Ps."""
-    barrier = threading.Barrier(min(procs, len(fns)))
-
-    arrived: Chan[int] = Chan(len(fns))
-
-    def begin(fn: Any) -> Any:
-        barrier.wait()
-        arrived.send(1)
-        return fn()
-
-    assert len(fns) % barrier.parties == 0
-    tasks = [go(begin, fn) for fn in fns]
-    for _ in fns:
-        arrived.recv()
-    return tasks
 
 
 # -- behaviours 1 to 7 --------------------------------------------------------------------------------------------

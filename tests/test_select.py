@@ -16,6 +16,7 @@ import pytest
 
 import gort
 from gort import Chan, ChannelClosed, go, gosched, recv, run, select, send, sleep
+from spreading import spread
 
 LONG = 50.0
 
@@ -25,27 +26,6 @@ def settle(g: gort.Goroutine[Any]) -> gort.Goroutine[Any]:
     while g.state not in ("waiting", "dead"):
         gosched()
     return g
-
-
-def spread(procs: int, *fns: Any) -> list[gort.Goroutine[Any]]:
-    """Start these functions as goroutines on as many machines as there are Ps.
-
-    Each blocks its machine until so many have arrived, and what a blocked machine has not started yet gets stolen.
-    """
-    barrier = threading.Barrier(min(procs, len(fns)))
-
-    arrived: Chan[int] = Chan(len(fns))
-
-    def begin(fn: Any) -> Any:
-        barrier.wait()
-        arrived.send(1)
-        return fn()
-
-    assert len(fns) % barrier.parties == 0
-    tasks = [go(begin, fn) for fn in fns]
-    for _ in fns:
-        arrived.recv()
-    return tasks
 
 
 # -- behaviour 13: None and closed channels -----------------------------------------------------------------------

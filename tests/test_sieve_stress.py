@@ -23,6 +23,7 @@ import pytest
 
 import gort
 from gort import Chan, Runtime, Ticker, Timer, after, go, gosched, run, select, sleep
+from spreading import spread
 
 STRESS = float(os.environ.get("GORT_STRESS") or 0.3)
 LIMIT = 60 + 2 * STRESS
@@ -47,18 +48,6 @@ def seeds(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) ->
                 return
 
     yield rounds()
-
-
-def spread(procs: int, *fns: Callable[[], Any]) -> list[gort.Goroutine[Any]]:
-    """Start these functions as goroutines on as many machines as there are Ps."""
-    barrier = threading.Barrier(min(procs, len(fns)))
-
-    def begin(fn: Any) -> Any:
-        barrier.wait()
-        return fn()
-
-    assert len(fns) % barrier.parties == 0
-    return [go(begin, fn) for fn in fns]
 
 
 # -- behaviour 21 -----------------------------------------------------------------------------------------------------

@@ -20,27 +20,11 @@ import pytest
 
 import gort
 from gort import Chan, Runtime, Ticker, Timer, after, after_func, go, gosched, run, select, sleep
+from spreading import go_all, spread
 
 MANY = 1_000_000 if os.environ.get("GORT_STRESS") else 50_000
 LONG = 50.0
 NEVER = (float("inf"), 1e300, 10**400, threading.TIMEOUT_MAX * 10)
-
-
-def spread(procs: int, *fns: Any) -> list[gort.Goroutine[Any]]:
-    """Start these functions as goroutines on as many machines as there are Ps, and wait until they have begun."""
-    barrier = threading.Barrier(min(procs, len(fns)))
-    arrived: Chan[int] = Chan(len(fns))
-
-    def begin(fn: Any) -> Any:
-        barrier.wait()
-        arrived.send(1)
-        return fn()
-
-    assert len(fns) % barrier.parties == 0
-    tasks = [go(begin, fn) for fn in fns]
-    for _ in fns:
-        arrived.recv()
-    return tasks
 
 
 # -- behaviour 26 -----------------------------------------------------------------------------------------------------
@@ -104,12 +88,7 @@ def test_26_a_machine_that_changes_its_p_forgets_no_timer(jitter: None) -> None:
             sleepers.append(go(lambda: [sleep(1e-4) for _ in range(3)]))
 
         barrier = threading.Barrier(procs)
-        heads: list[gort.Goroutine[None]] = []
-        starter = threading.Thread(target=lambda: heads.extend(go(begin) for _ in range(procs)))
-        starter.start()
-        while starter.is_alive():
-            gosched()
-        for g in heads:
+        for g in go_all(*[(begin,)] * procs):
             g.result()
         for g in sleepers:
             g.result()

@@ -9,6 +9,7 @@ Read the files in this order; each opens with its own essay and imports only fro
     chance      random choices, and how GORT_SEED replays them
     report      exceptions that nobody asked for
     goroutine   G: the handle that `go` returns
+    gilshare    with a GIL: a shorter turn at it while somebody computes
     handoff     what happens to a P when a call blocks or occupies its machine; functions that block
     ages        for how long a goroutine has waited
     carrier     the greenlet that runs goroutines one after another, and the turn of the local run queue

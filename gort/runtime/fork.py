@@ -52,7 +52,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from ..errors import Cancelled, GortError
-from . import chance, deadlock, gcyield, goroutine, instance, interrupt, latch, overdue, plain, timers, wait
+from . import chance, deadlock, gcyield, gilshare, goroutine, instance, interrupt, latch, overdue, plain, timers, wait
 from .carrier import Carrier
 from .goroutine import FAILED, Goroutine
 from .report import report
@@ -149,6 +149,7 @@ def _in_child() -> None:
     deadlock.forget()
     instance._running.clear()
     instance.quitting.forget()
+    gilshare.forget()
     instance._background = None
     for sched in schedulers:
         for m in list(sched.ms):

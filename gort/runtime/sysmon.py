@@ -28,7 +28,7 @@ import threading
 from time import monotonic
 from typing import Any
 
-from . import deadlock, handoff, overdue
+from . import deadlock, gilshare, handoff, overdue
 from .goroutine import FREE_THREADED
 from .machine import SLICE
 from .stats import trace_line
@@ -54,6 +54,7 @@ class Sysmon:
         self.over = False
         self.looks = 0
         self.apart_seen = 0
+        self.computing = False  # some machine computes without runtime calls
         self.outside_next = 0.0
         self.outside_last = False
         self.apart_now = False  # at the last look a goroutine was running apart
@@ -101,6 +102,13 @@ class Sysmon:
         self.wake()
 
     def loop(self) -> None:
+        """The body of its thread."""
+        try:
+            self._loop()
+        finally:
+            gilshare.want(id(self), False)
+
+    def _loop(self) -> None:
         sched = self.sched
         delay = SHORTEST
         idle = 0
@@ -118,8 +126,10 @@ class Sysmon:
             if self.trace and now >= self.next_trace:
                 self.next_trace = now + self.trace
                 sys.stderr.write(trace_line(sched) + "\n")
+            self.computing = False
             outside = self.look_outside(now)
             if len(sched.idle) == len(sched.allp):
+                gilshare.want(id(self), False)
                 if outside:
                     # Nobody waits for us, but these calls want to be counted, and what comes back from them to be seen.
                     idle = 0
@@ -141,8 +151,10 @@ class Sysmon:
                     delay = SHORTEST
                 continue
             idle = 0
-            gil_free = not FREE_THREADED and now - before - delay < 1e-3
-            if self.look(now, gil_free):
+            gil_free = not FREE_THREADED and now - before - delay < min(1e-3, sys.getswitchinterval() / 2)
+            happened = self.look(now, gil_free)
+            gilshare.want(id(self), self.computing)
+            if happened:
                 delay = SHORTEST
             else:
                 delay = min(delay * 2, LONGEST)
@@ -211,6 +223,7 @@ class Sysmon:
         """This machine does not get on: take its P if that helps; True if so (or if it may help at the next look)."""
         sched = self.sched
         watch = m.watch
+        self.computing |= not blocked
         if blocked >= handoff.LEARN:
             self.learn(m)
         if watch.still(now) >= handoff.LIMIT and not watch.counted:
@@ -265,6 +278,7 @@ class Sysmon:
             blocked = watch.blocked(now, False)
             if blocked >= handoff.LEARN:
                 self.learn(m)
+            self.computing |= not blocked and watch.still(now) >= handoff.OCCUPIED
             if watch.still(now) >= handoff.LIMIT and not watch.counted:
                 handoff.report_stuck(sched, m, now, bool(blocked))
             if not blocked and now - m.seen[0] >= 2 * SLICE:
