@@ -115,11 +115,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # gort.aio, when first used: asyncio takes as long to load as all of gort.
-    if name == "aio":
+    # When first used: asyncio takes as long to load as all of gort, and ssl a third of that.
+    if name in ("aio", "net"):
         from importlib import import_module
 
-        return import_module(".aio", __name__)
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

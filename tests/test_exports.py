@@ -24,7 +24,7 @@ PROMISED = """
     GortError ChannelClosed Deadlock Cancelled GoroutineCancelled ThreadLimit RuntimeClosed SyncError BrokenBarrier
 """.split()
 CONTEXT = "background with_cancel with_timeout with_deadline with_value without_cancel after_func cause current".split()
-MODULES = ["gort", "gort.aio", "gort.context", "gort.errors", "gort.futures", "gort.sync", "gort.testing"]
+MODULES = ["gort", "gort.aio", "gort.context", "gort.errors", "gort.futures", "gort.net", "gort.sync", "gort.testing"]
 
 
 def everything() -> list[str]:

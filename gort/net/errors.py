@@ -6,7 +6,7 @@ from ..errors import GortError
 from ..runtime.netpoll import DescriptorClosed
 
 
-class ConnClosed(GortError, DescriptorClosed):
+class ConnClosed(DescriptorClosed):
     """The connection or listener was closed on this side, before the operation or during it.  Go: net.ErrClosed."""
 
     def __init__(self, what: str) -> None:

@@ -40,6 +40,7 @@ from math import ceil, inf
 from time import monotonic
 from typing import Any
 
+from ..errors import GortError
 from . import wait
 from .latch import contend
 from .poller import Poller, new_poller
@@ -47,7 +48,7 @@ from .timers import check_seconds, deadline
 from .wait import Ticket, park, ready, waiter
 
 
-class DescriptorClosed(OSError):
+class DescriptorClosed(GortError, OSError):
     """The descriptor was closed while somebody waited for it, or before.  Its errno is EBADF."""
 
     def __init__(self, fd: int = -1) -> None:
