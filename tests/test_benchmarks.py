@@ -246,10 +246,10 @@ def test_the_losses_are_all_rows_where_a_rival_is_cheaper_and_no_others():
 
 def test_of_rates_the_larger_is_the_better():
     # Broken: gort "wins" where it answers fewer requests a second, or --compare fails on an improvement.
-    place = {"name": "server", "points": (Point(20_000, 10),)}
+    place = {"name": "server", "points": (Point(10_000, 10),)}
     found, faster = results_of({"gort": [1.0], "gevent": [1.0]}, **place), results_of({"gort": [1.0]}, **place)
     for results_, name, rate in ((found, "gort", 100.0), (found, "gevent", 200.0), (faster, "gort", 400.0)):
-        results_[Key("server", Point(20_000, 10), name)].metrics["rate"] = [rate]
+        results_[Key("server", Point(10_000, 10), name)].metrics["rate"] = [rate]
     losses = [(loss.metric, loss.rival, loss.ratio) for loss in overview.losses(found, all_workloads())]
     assert ("rate", "gevent", 0.5) in losses
     assert "200  0.50x" in tables.table(found, workload("server"), "rate")[3]
@@ -300,10 +300,10 @@ def test_the_client_of_the_servers_checks_every_answer(is_right):
 
 def test_a_machine_with_few_descriptors_leaves_out_what_does_not_fit(monkeypatch):
     monkeypatch.setattr(load, "raise_descriptor_limit", lambda: 1024)
-    reason = workload("server").why_not("gort", Point(20_000, 5_000))
+    reason = workload("server").why_not("gort", Point(10_000, 5_000))
     assert reason is None or "ulimit -n" in reason or "need Linux" in reason
     if sys.platform == "linux":
-        assert "ulimit -n" in reason and workload("server").why_not("gort", Point(20_000, 100)) is None
+        assert "ulimit -n" in reason and workload("server").why_not("gort", Point(10_000, 100)) is None
 
 
 def test_a_saved_result_is_read_back_whole(tmp_path):

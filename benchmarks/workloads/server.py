@@ -206,9 +206,9 @@ WORKLOADS = [
         metrics=("cpu", "rate", "p50", "p99"),
         reason="uvloop is C, its Protocol has no stack to switch, and the epoll loop has no scheduler at all. gort's "
         "poller, scheduler and connection are Python: beside recv and send each request costs a park and a wake-up.",
-        points=[Point(20_000, 10), Point(20_000, 100), Point(20_000, 1_000), Point(20_000, 5_000)],
+        points=[Point(10_000, 10), Point(10_000, 100), Point(10_000, 1_000), Point(10_000, 5_000)],
         quick=[Point(4_000, 10), Point(4_000, 100)],
-        caps={"threading": 1_000, "gort-green": 100, "trio": 1_000},
+        caps={"threading": 1_000, "gort-green": 100, "trio": 100},
         warm=lambda point: None,
         repeat=False,
         needs=lambda point: too_many(point.size),
@@ -223,7 +223,7 @@ WORKLOADS = [
         metrics=("cpu", "rate", "p50", "p99"),
         reason="uvloop is C, its Protocol has no stack to switch, and the epoll loop has no scheduler at all. gort's "
         "poller, scheduler and connection are Python: beside recv and send each request costs a park and a wake-up.",
-        points=[Point(20_000, 100)],
+        points=[Point(10_000, 100)],
         quick=[Point(4_000, 100)],
         warm=lambda point: None,
         repeat=False,

@@ -1,8 +1,8 @@
 """The prime sieve: the classic chain of goroutines, one for each prime found so far.
 
 A generator sends 2, 3, 4, ... into the first channel. Each filter receives from one channel and sends
-what its prime does not divide into the next. For the 200th prime, 1223, that is 200 goroutines and
-some 22,000 messages over unbuffered channels: a program that is nothing but scheduling, and whose
+what its prime does not divide into the next. For the 300th prime, 1987, that is 300 goroutines and
+some 49,000 messages over unbuffered channels: a program that is nothing but scheduling, and whose
 chain grows while it runs.
 
 Where a library has no unbuffered queue, one of a single place stands for it, which lets a filter
@@ -160,10 +160,10 @@ WORKLOADS = [
         story="Find the first n primes with a chain of goroutines and unbuffered channels, one for each prime.",
         per=None,
         axis="primes",
-        points=[Point(100), Point(200), Point(400)],
+        points=[Point(100), Point(300)],
         quick=[Point(50), Point(100)],
         warm=lambda point: Point(20),
-        caps={"threading": 100, "trio": 200},
+        caps={"threading": 100, "trio": 100},
         contenders={
             "gort": in_gort,
             "asyncio": in_asyncio,

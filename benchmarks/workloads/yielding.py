@@ -105,7 +105,7 @@ WORKLOADS = [
         story="A number of goroutines do nothing but give way to each other, n times in all.",
         per="call",
         axis="goroutines",
-        points=[Point(50_000, 2), Point(50_000, 10), Point(50_000, 100)],
+        points=[Point(50_000, 2), Point(50_000, 100)],
         quick=[Point(50_000, 10)],
         contenders={
             "gort": in_gort,
