@@ -190,6 +190,7 @@ RECEIVERS: dict[str, Callable[[std.socket], bytes]] = {
     "recvfrom": lambda s: s.recvfrom(5)[0],
     "recvfrom_into": lambda s: (lambda b: bytes(b[: s.recvfrom_into(b)[0]]))(bytearray(5)),
     "recvmsg": lambda s: s.recvmsg(5)[0],
+    "recvmsg_into iterator": lambda s: (lambda b: bytes(b[: s.recvmsg_into(iter([b]))[0]]))(bytearray(5)),
     "recvmsg_into": lambda s: (lambda b: bytes(b[: s.recvmsg_into([b])[0]]))(bytearray(5)),
     "makefile": lambda s: s.makefile("rb", buffering=0).read(5),
     "makefile line": lambda s: s.makefile("rb").readline(),
@@ -199,7 +200,7 @@ SENDERS: dict[str, Callable[[std.socket, bytes], int]] = {
     "send": lambda s, data: s.send(data),
     "sendall": lambda s, data: s.sendall(data) or len(data),
     "sendmsg": lambda s, data: s.sendmsg([data[:100], data[100:]]),
-    "sendto": lambda s, data: s.sendto(data, None) if False else s.send(data),
+    "sendmsg iterator": lambda s, data: s.sendmsg(iter([data[:100], data[100:]])),
     "makefile": lambda s, data: s.makefile("wb", buffering=0).write(data),
 }
 

@@ -23,6 +23,7 @@ from ..runtime.wait import on_goroutine as _on_goroutine
 overdue = False
 _overdue.register(globals())
 
+_MOST = 2**31 - 1  # milliseconds
 _IN = _select.POLLIN | _select.POLLHUP | _select.POLLERR
 
 
@@ -41,7 +42,7 @@ def select(
     if overdue:
         _give_way()
     rlist, wlist, xlist = list(rlist), list(wlist), list(xlist)
-    if not _on_goroutine() or (timeout is not None and not timeout > 0):
+    if not _on_goroutine() or (timeout is not None and not 0 < timeout < 9.2e9):
         return _select.select(rlist, wlist, xlist, timeout)
     ready = _select.select(rlist, wlist, xlist, 0)
     if any(ready):
@@ -89,8 +90,8 @@ class poll:
         """What is ready, as (descriptor, events).  timeout is in *milliseconds*; None, or negative: for ever."""
         if overdue:
             _give_way()
-        if not _on_goroutine():
-            return self._poll.poll(timeout)
+        if not _on_goroutine() or (timeout is not None and timeout > _MOST):
+            return self._poll.poll(timeout)  # (which says that it is too much)
         ready = self._poll.poll(0)
         if ready or timeout == 0:
             return ready
@@ -139,7 +140,7 @@ if hasattr(_select, "epoll"):
             """What is ready, as (descriptor, events).  timeout is in seconds; None, or negative: for ever."""
             if overdue:
                 _give_way()
-            if not _on_goroutine():
+            if not _on_goroutine() or (timeout is not None and timeout * 1000 > _MOST):
                 return self._epoll.poll(timeout, maxevents)
             ready = self._epoll.poll(0, maxevents)
             if ready or timeout == 0:

@@ -221,7 +221,8 @@ class socket(_std.socket):
 
     def recvmsg_into(self, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Any:
         """Receive into several buffers, and ancillary data."""
-        return self._read(_base.recvmsg_into, flags, buffers, ancbufsize, flags)
+        # A list, since an iterator would be used up by the first try.
+        return self._read(_base.recvmsg_into, flags, list(buffers), ancbufsize, flags)
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -268,6 +269,7 @@ class socket(_std.socket):
 
     def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
         """Send several buffers, and ancillary data."""
+        buffers, ancdata = list(buffers), list(ancdata)
         if address is None:
             return self._write(_base.sendmsg, flags, buffers, ancdata, flags)
         return self._write(_base.sendmsg, flags, buffers, ancdata, flags, _numeric(self, address))
@@ -481,5 +483,5 @@ _create_connection = _borrow.function(_std.create_connection, {**globals(), "soc
 _borrow.functions(
     _std,
     globals(),
-    "create_server fromfd fromshare getfqdn has_dualstack_ipv6 recv_fds send_fds socketpair",
+    "_fallback_socketpair create_server fromfd fromshare getfqdn has_dualstack_ipv6 recv_fds send_fds socketpair",
 )
