@@ -272,7 +272,7 @@ class Sysmon:
             watch.look(m, now)
             if m.apart is not None:
                 self.apart_now = True
-                if not m.blocked and now - watch.cpu_at >= handoff.STILL and not m.clock.runnable():
+                if not m.blocked and now - watch.cpu_at >= handoff.STILL and m.clock is not None and not m.clock.runnable():
                     m.blocked = True
                 continue
             blocked = watch.blocked(now, False)
