@@ -65,13 +65,14 @@ def works():
 def once(args: list[str]) -> tuple[int, str, str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "PYTHONFAULTHANDLER": "1"}
     env.pop("GORT_STRESS", None)
+    pipe = subprocess.PIPE
     child = subprocess.Popen(
-        args, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        args, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, start_new_session=True
     )
     try:
         out, err = child.communicate(timeout=50)
     except subprocess.TimeoutExpired:
-        child.send_signal(signal.SIGABRT)  # faulthandler shows where it hangs
+        os.killpg(child.pid, signal.SIGABRT)  # it and its children; faulthandler shows where they hang
         out, err = child.communicate()
         err = "it hung\n" + err
     return child.returncode, out, err
