@@ -401,7 +401,8 @@ def test_two_who_read_ahead_are_told():
         a, b = tcp_pair()
         with a, b:
             g = gort.go(b.read_until)
-            gort.sleep(0.01)
+            while g.state != "waiting":
+                gort.sleep(0.001)
             with pytest.raises(gort.GortError, match="two goroutines read"):
                 b.read_exactly(3)
             a.write(b"line\nmore")
@@ -553,13 +554,15 @@ def test_cancelled_in_a_read_and_in_a_write():
         a, b = tcp_pair()
         with a, b:
             g = gort.go(b.read)
-            gort.sleep(0.01)
+            while g.state != "waiting":
+                gort.sleep(0.001)
             g.cancel()
             g.join(5)
             big = b"x" * 20_000_000
             g = gort.go(a.write, big)
             second = gort.go(a.write, b"never sent")
-            gort.sleep(0.05)
+            while g.state != "waiting" or second.state != "waiting":
+                gort.sleep(0.001)
             second.cancel()
             second.join(5)
             g.cancel()
@@ -786,6 +789,7 @@ def test_happy_eyeballs(monkeypatch, procs):
     """An address that does not answer, or refuses, keeps dial from the next; or a loser's socket stays open."""
     from gort.net import dialing
 
+    monkeypatch.setattr(dialing, "HEAD_START", 0.1)
     listener, fillers = blackhole()
     silent = listener.getsockname()
 
@@ -1180,7 +1184,7 @@ def test_a_tls_client_that_is_slow_holds_up_nobody(certificate):
                     assert conn.read(timeout=5) == b"x"
                 silent.close()
         with net.listen("127.0.0.1:0") as listener:
-            with pytest.raises(TimeoutError, match="during the TLS handshake"):
+            with pytest.raises(TimeoutError, match="timed out after 0.2 s"):
                 net.dial(listener.addr, tls=certificate.client(), timeout=0.2)
 
     run(main)
