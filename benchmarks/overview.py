@@ -155,7 +155,7 @@ def report(results, workloads):
     found = losses(results, workloads)
     lines += ["", "## Where gort is not the cheapest", ""]
     if not found:
-        return [*lines, "Nowhere in this run."]
+        return [*lines, "Nowhere in this run." if len(table) > 1 else "Nothing was measured that could tell."]
     lines += tables.aligned(loss_rows(results, workloads, found))
     why = reasons(workloads, found)
     return lines + ([""] if why else []) + [f"- {name}: {reason}" for name, reason in why]

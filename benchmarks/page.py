@@ -220,7 +220,6 @@ def section(results, work):
 def page(results, workloads):
     """The whole page. `workloads`: name -> Workload."""
     names = results.workloads()
-    rounds = "1 round" if results.rounds == 1 else f"{results.rounds} rounds"
     gil = results.facts["python"]["gil"]
     title = f"gort benchmarks: Python {results.facts['python']['version']}, GIL {gil}"
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in lines(results.facts))
@@ -234,7 +233,7 @@ def page(results, workloads):
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         f"<title>{escape(title)}</title><style>{_STYLE}{_hue_rules()}</style></head><body>"
         f"<h1>{escape(title)}</h1><dl>{facts}</dl>"
-        f'<p class="note">Shorter is better unless a plot says otherwise. Values are medians of {rounds}, each '
+        f'<p class="note">Shorter is better unless a plot says otherwise. Values are medians of {tables.rounds(results)}, each '
         "contender in a process of its own, interleaved; whiskers reach from the lowest to the highest round, and a "
         "broken bar is longer than drawn. In the tables the last number is how many times gort's cost this is: over 1x "
         "gort is cheaper, below 1x it loses.</p>"

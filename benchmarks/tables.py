@@ -128,13 +128,17 @@ def aligned(rows):
     return [line(rows[0]), rule, *map(line, rows[1:])]
 
 
+def rounds(results):
+    """How many rounds a result has, in words."""
+    return {0: "a round that was not finished", 1: "1 round"}.get(results.rounds, f"{results.rounds} rounds")
+
+
 def preamble(results):
     """The facts of the machine and how to read the tables, as lines."""
     found = [f"- {name}: {text}" for name, text in lines(results.facts)]
-    rounds = "1 round" if results.rounds == 1 else f"{results.rounds} rounds"
     found += [
         "",
-        f"Each cell: the median of {rounds}, the spread (the range of the middle half, as a share of it),",
+        f"Each cell: the median of {rounds(results)}, the spread (the range of the middle half, as a share of it),",
         "and how many times gort's this is: over 1x gort is cheaper, below 1x it loses.",
     ]
     if results.left_out:
