@@ -255,6 +255,18 @@ def test_errors_and_exits_of_other_goroutines() -> None:
     )
 
 
+def test_who_waits_for_others_at_the_end_says_nothing() -> None:
+    """Broken: a program that ends with goroutines that wait for each other's results prints an error for each of them."""
+    check(
+        """
+        def main():
+            one = settled(go(sleep, 1000))
+            for _ in range(20): settled(go(one.result))
+        run(main, procs=2)
+        """
+    )
+
+
 @pytest.mark.parametrize("where", ["run(main)", "go(main).join()"], ids=["run", "background"])
 def test_errors_at_the_end(where: str) -> None:
     """Broken: what is raised while the program ends hangs it, crashes it, or is lost."""

@@ -303,6 +303,8 @@ class Goroutine(Generic[T]):
         self._exc = exc
         if isinstance(exc, (Cancelled, GreenletExit, SystemExit)) or (sched is not None and sched.main is self):
             return  # `run` always asks main
+        if isinstance(exc, GoroutineCancelled) and sched is not None and sched.closing:
+            return  # it asked for the result of one that the end has cancelled, and would have been cancelled next
         if isinstance(exc, KeyboardInterrupt) and getattr(exc, "raised", False):
             return  # a Ctrl-C of gort's own making (interrupt.py): main is told as well
         label = self.describe()
