@@ -26,7 +26,7 @@ from benchmarks.contenders import contender
 from benchmarks.meter import Meter, histogram, percentile
 from benchmarks.workload import Point, workload
 
-LONG_ENOUGH = 0.12  # seconds of timed work, after which nothing is repeated
+LONG_ENOUGH = 0.1  # seconds of timed work, after which nothing is repeated
 REPEATS = 25
 
 

@@ -17,6 +17,7 @@ import sysconfig
 from datetime import datetime, timezone
 
 from benchmarks import contenders
+from benchmarks.workload import usable_cpus
 
 LIBRARIES = ("greenlet", "gevent", "uvloop", "trio")
 
@@ -40,13 +41,6 @@ def facts(argv):
         },
         "versions": {name: found for name in LIBRARIES if (found := contenders.version(name))},
     }
-
-
-def usable_cpus():
-    """The CPUs this process may use, which are what gort's default procs is."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def gil_state():

@@ -27,6 +27,7 @@ The smallest:
 
 import functools
 import importlib
+import os
 from dataclasses import dataclass, field, replace
 from typing import Callable, NamedTuple
 
@@ -137,6 +138,13 @@ class Workload:
 
     def with_quick_points(self):
         return replace(self, points=self.quick)
+
+
+def usable_cpus():
+    """The CPUs this process may use, which are what gort's default procs is."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def available_bytes():

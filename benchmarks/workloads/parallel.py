@@ -1,6 +1,6 @@
 """Work for more than one CPU: pure computation, and C code that drops the GIL.
 
-`compute` runs 4,000 functions of some 0.1 ms of plain Python each. On a free-threaded build the
+`compute` runs 2,000 functions of some 0.1 ms of plain Python each. On a free-threaded build the
 speed-up from one P to all of them is the question; with a GIL nothing that runs in one process can
 gain, and the table shows what the attempt costs.
 
@@ -15,8 +15,7 @@ is the most that two CPUs can give: on a shared machine often less than twice. T
 threads as there are CPUs.
 """
 
-from benchmarks.machine import usable_cpus
-from benchmarks.workload import Point, Workload, with_args
+from benchmarks.workload import Point, Workload, usable_cpus, with_args
 
 
 def compute():
@@ -152,9 +151,9 @@ WORKLOADS = [
     Workload(
         name="compute",
         title="pure computation",
-        story="4,000 functions of 0.1 ms of plain Python. The ratio to procs=1 is the inverse of the speed-up.",
+        story="2,000 functions of 0.1 ms of plain Python. The ratio to procs=1 is the inverse of the speed-up.",
         per="function",
-        points=[Point(4_000)],
+        points=[Point(2_000)],
         quick=[Point(400)],
         gorts=("gort", *_procs()),
         baseline="gort-p1",

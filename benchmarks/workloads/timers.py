@@ -186,12 +186,12 @@ WORKLOADS = [
     Workload(
         name="timers-fire",
         title="n timers that fire",
-        story="Set n timers whose deadlines are scattered over 1 s, and see how late each is called. "
+        story="Set n timers whose deadlines are scattered over 0.5 s, and see how late each is called. "
         "With --quick there are 5,000 within 0.2 s.",
         per="timer",
         metrics=("cpu", "p50", "p99"),
         reason="A timer that fires starts a goroutine, where asyncio's only calls a function in its loop.",
-        points=[Point(25_000, 1.0)],
+        points=[Point(12_500, 0.5)],
         quick=[Point(5_000, 0.2)],
         warm=_short,
         repeat=False,
