@@ -34,13 +34,13 @@ def test_a_thread_that_waits_for_a_cpu_is_not_taken_for_a_blocked_one():
     try:
         # While we ask we have the GIL, so who computes waits for that, unless it runs in C or is not scheduled: it is
         # enough that it is found runnable now and then, for each time takes it back from being "blocked".
-        end = time.monotonic() + 30
+        end = time.monotonic() + 20
         found = False
         while not found and time.monotonic() < end:
             found = clocks["computes"].runnable()
             time.sleep(0.001)
         assert found
-        end = time.monotonic() + 30
+        end = time.monotonic() + 20
         while clocks["blocks"].runnable() and time.monotonic() < end:
             time.sleep(0.001)  # it may only be on its way into the lock
         assert not any(clocks["blocks"].runnable() for _ in range(100))
