@@ -1,4 +1,4 @@
-"""Sleepers: 50,000 goroutines that all sleep half a second, from the first start to the last join.
+"""Sleepers: 30,000 goroutines that all sleep half a second, from the first start to the last join.
 
 The whole is timed, so half a second of it is the same for everybody. What lies above it is the cost
 to start the goroutines, to put each into the timers and take it out again, and to end them. The
@@ -7,7 +7,7 @@ part of it that is work shows in the CPU time beside it.
 All sleep equally long, so the wake-ups come in one wave as long as the starts took: a runtime that
 starts them slowly is not made to look better, for its last sleeper starts late.
 
-Threads cannot do that many, so they have a workload of their own with a twenty-fifth.
+Threads cannot do that many, so they have a workload of their own with a fifteenth.
 """
 
 from benchmarks.workload import Point, Workload
@@ -68,12 +68,12 @@ WORKLOADS = [
     Workload(
         name="sleepers",
         title="n asleep at once",
-        story="Start 50,000 goroutines that sleep 0.5 s each, then wait for all of them; the whole is timed. "
+        story="Start 30,000 goroutines that sleep 0.5 s each, then wait for all of them; the whole is timed. "
         "With --quick there are 10,000, and they sleep 0.25 s.",
         per=None,
         metrics=("time", "cpu"),
-        reason="As with parked ones: the first start of 50,000 greenlets is nearly all of the CPU time.",
-        points=[Point(50_000, 0.5)],
+        reason="As with parked ones: the first start of 30,000 greenlets is nearly all of the CPU time.",
+        points=[Point(30_000, 0.5)],
         quick=[Point(10_000, 0.25)],
         warm=_short,
         repeat=False,
