@@ -233,8 +233,8 @@ def page(results, workloads):
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         f"<title>{escape(title)}</title><style>{_STYLE}{_hue_rules()}</style></head><body>"
         f"<h1>{escape(title)}</h1><dl>{facts}</dl>"
-        f'<p class="note">Shorter is better unless a plot says otherwise. Values are medians of {tables.rounds(results)}, each '
-        "contender in a process of its own, interleaved; whiskers reach from the lowest to the highest round, and a "
+        '<p class="note">Shorter is better unless a plot says otherwise. Values are medians of '
+        f"{tables.rounds(results)}, each contender in a process of its own, interleaved; whiskers reach from the lowest to the highest round, and a "
         "broken bar is longer than drawn. In the tables the last number is how many times gort's cost this is: over 1x "
         "gort is cheaper, below 1x it loses.</p>"
         f'<section id="overview"><h2>Overview</h2><p class="note">gort\'s median and spread, then how many times '

@@ -142,7 +142,11 @@ WORKLOADS = [
         metrics=("time", "memory"),
         points=[Point(1_000), Point(10_000), Point(100_000), Point(1_000_000)],
         quick=[Point(1_000), Point(10_000)],
-        caps={"threading": 1_000, "trio": 10_000, **dict.fromkeys(("gort-p1", "bare", "asyncio", "gevent", "uvloop"), 100_000)},
+        caps={
+            "threading": 1_000,
+            "trio": 10_000,
+            **dict.fromkeys(("gort-p1", "bare", "asyncio", "gevent", "uvloop"), 100_000),
+        },
         warm=lambda point: Point(16),
         repeat=False,
         abandon=True,

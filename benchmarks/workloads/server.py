@@ -208,7 +208,10 @@ WORKLOADS = [
         "poller, scheduler and connection are Python: beside recv and send each request costs a park and a wake-up.",
         points=[Point(10_000, 10), Point(10_000, 100), Point(10_000, 1_000), Point(10_000, 5_000)],
         quick=[Point(4_000, 10), Point(4_000, 100)],
-        caps={"threading": 1_000, "gort-green": 100, **dict.fromkeys(("asyncio-streams", "uvloop-streams", "trio"), 100)},
+        caps={
+            "threading": 1_000,
+            **dict.fromkeys(("gort-green", "asyncio-streams", "uvloop-streams", "trio"), 100),
+        },
         warm=lambda point: None,
         repeat=False,
         needs=lambda point: too_many(point.size),

@@ -95,7 +95,7 @@ WORKLOADS = [
         axis="goroutines",
         points=[Point(1_000), Point(10_000), Point(100_000), Point(1_000_000)],
         quick=[Point(1_000), Point(10_000)],
-        # The last point is about gort's own cost, which ought to stay level; the rivals would take most of the run's time.
+        # The last point is about gort's own cost, which ought to stay level; the rivals would take most of the time.
         caps={
             **dict.fromkeys(("threading", "pool", "trio", "gevent"), 10_000),
             **dict.fromkeys(("bare", "gort-p1", "asyncio", "uvloop"), 100_000),
