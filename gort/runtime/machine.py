@@ -59,7 +59,7 @@ class Machine:
         self.sched = sched
         self.id = number
         self.ident = 0
-        self.thread: threading.Thread | None = None
+        self.thread: Any = None  # a threading.Thread, or a Light one; None: the thread of a `run`
         self.alive = True
         self.hub: Hub = None  # type: ignore[assignment]
         self.maker: Hub = None  # type: ignore[assignment]
@@ -144,8 +144,13 @@ class Machine:
         self.clock = Clock(self.ident)
         self.hub = Hub(self.loop)
         self.hub.m = self
+        if self.apart is None:  # else it has no fresh goroutines to start, and may never have
+            self.make_maker()
+
+    def make_maker(self) -> Hub:
         self.maker = Hub(self.make, self.hub)
         self.maker.m = self
+        return self.maker
 
     def main(self) -> None:
         """The body of a machine's thread."""
@@ -438,6 +443,8 @@ class Machine:
         elif not self.live():
             ran_apart(sched, self.apart, self.blocked)
             self.apart = None
+            if self.maker is None:
+                self.make_maker()
         else:
             self.ages.note(monotonic(), self.parked)
             with sched.lock:

@@ -36,6 +36,7 @@ from .machine import Machine
 from .processor import Processor
 from .report import report
 from .sysmon import Sysmon
+from .thread import start_light
 from .timers import INFINITY, deadline, expire
 
 # Fresh work is stolen only when it has waited so long (seconds).  A machine starts a goroutine within a few
@@ -76,7 +77,7 @@ class Scheduler:
         self.closed = False
         self.orphaned = False  # it stayed in the parent process: see fork.py
         self.ended = threading.Event()
-        self.threads: set[threading.Thread] = set()
+        self.threads: set[Any] = set()
         self.started_at = monotonic()
         self.next_m = 0
         self.sysmon = Sysmon(self)
@@ -158,9 +159,13 @@ class Scheduler:
 
     def start_thread(self, m: Machine) -> bool:
         """Start a new machine's thread; False if the system gives no more.  Under the lock."""
-        m.thread = threading.Thread(target=m.main, name=f"gort-M{m.id}", daemon=True)
+        name = f"gort-M{m.id}"
         try:
-            m.thread.start()
+            if m.apart is not None:
+                m.thread = start_light(m.main, name)
+            else:
+                m.thread = threading.Thread(target=m.main, name=name, daemon=True)
+                m.thread.start()
         except RuntimeError:
             self.ms.remove(m)
             return False
