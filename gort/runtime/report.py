@@ -53,6 +53,9 @@ def report(exc: BaseException, label: str) -> None:
         current_hook[0](args)
     except BaseException:  # also what is no Exception: this must not fail, or its failure would be reported in turn
         try:
+            if sys.is_finalizing():  # the modules that a hook needs are being taken apart: say what can be said
+                sys.stderr.write(f"Exception in {label}:\n{type(exc).__name__}: {exc}\n")
+                return
             sys.stderr.write(f"gort.excepthook failed for {label}:\n")
             traceback.print_exc()
         except BaseException:
