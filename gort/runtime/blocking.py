@@ -68,15 +68,18 @@ class Spares:
         self.closed = False
         self.started = 0
 
-    def submit(self, ticket: Ticket, fn: Callable[..., Any], args: Any, kw: Any, ctx: Any) -> None:
-        """Have the call made, and the ticket claimed with (True, result) or (False, exception)."""
+    def submit(self, ticket: Ticket, fn: Callable[..., Any], args: Any, kw: Any, ctx: Any) -> bool:
+        """Have the call made, and the ticket claimed with (True, result) or (False, exception).
+
+        False: the interpreter is on its way out and starts no more threads, so the caller must make the call itself.
+        """
         job = (ticket, fn, args, kw, ctx)
         with self.lock:
             if self.idle:
                 spare = self.idle.pop()
                 spare.job = job
                 spare.note.release()
-                return
+                return True
             limit = self.sched.max_threads
             if len(self.all) + len(self.sched.ms) >= limit:
                 raise ThreadLimit(
@@ -92,7 +95,10 @@ class Spares:
         except RuntimeError as exc:
             with self.lock:
                 self.all.discard(spare)
+            if "shutdown" in str(exc):
+                return False
             raise ThreadLimit(f"a blocking call needs another thread, and the system does not allow one: {exc}") from exc
+        return True
 
     def _loop(self, spare: _Spare) -> None:
         while True:
@@ -164,7 +170,8 @@ def blocking(fn: Callable[..., T], /, *args: Any, **kw: Any) -> T:
     if type(w) is ThreadWaiter:
         return fn(*args, **kw)
     ticket: Ticket = [w, None, _Call(fn), None]
-    w.m.sched.spares.submit(ticket, fn, args, kw, copy_context())
+    if not w.m.sched.spares.submit(ticket, fn, args, kw, copy_context()):
+        return fn(*args, **kw)
     good, value = park(w, ticket)
     if good:
         return value
