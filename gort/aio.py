@@ -39,7 +39,7 @@ from typing import Any, TypeVar
 
 from .errors import GortError, ThreadLimit
 from .futures import settle
-from .runtime import instance
+from .runtime import deadlock, instance
 from .runtime.goroutine import Goroutine
 from .runtime.scope import Shield
 from .runtime.timers import INFINITY, check_seconds, deadline
@@ -235,6 +235,16 @@ class _LoopThread:
             # At the interpreter's end no thread can be started to join the threads of asyncio.to_thread; they are
             # gone by then.
 
+    def resting(self) -> int | None:
+        """The thread's ident if the loop has nothing to do and nothing to wait for (for the deadlock detector)."""
+        loop: Any = self.loop
+        try:
+            if loop._ready or loop._scheduled or asyncio.all_tasks(loop) or len(loop._selector.get_map()) > 1:
+                return None  # (one: the loop's own wake-up)
+        except (AttributeError, RuntimeError):
+            return None  # another kind of loop; or it is at work this very moment
+        return self.thread.ident
+
     def close(self) -> None:
         self.over = True
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -251,6 +261,7 @@ def _own_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _own is None:
             _own = _LoopThread()
+            deadlock.resting.append(_own.resting)
             instance._at_end.append(_close)
         return _own.loop
 
@@ -266,6 +277,7 @@ def _close() -> None:
     with _lock:
         own, _own = _own, None
     if own is not None:
+        deadlock.resting.remove(own.resting)
         own.close()
 
 
@@ -276,6 +288,7 @@ def _forget() -> None:
     if _own is not None:
         _lost.append(_own)
         _own = None
+        deadlock.resting.clear()
         instance._at_end.clear()
 
 

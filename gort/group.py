@@ -169,8 +169,8 @@ class Group(Place):
                 self._wait()
                 break
             except BaseException as other:
-                if isinstance(other, Deadlock) and any(isinstance(one, Deadlock) for one in outside):
-                    break  # the children cannot end
+                if not isinstance(other, Cancelled) and any(type(one) is type(other) for one in outside):
+                    break  # the children cannot end (Deadlock), or he who asks will not wait for them (Ctrl-C twice)
                 outside.append(other)
             self.cancel()
         return self._come_out(exc, outside)

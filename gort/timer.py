@@ -101,7 +101,9 @@ class Ticker:
     def _ring(self) -> None:
         now = monotonic()
         # The next multiple of the period that is still to come: a late tick does not make all others late.
-        self._next += self._period * max(1, int((now - self._next) / self._period) + 1)
+        late = now - self._next
+        missed = late / self._period
+        self._next += self._period * max(1, int(missed) + 1) if missed < 1e15 else late
         _put(self.c, now)
         self._alarm.start(self._sched, self._next, self._ring)
 

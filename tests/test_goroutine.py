@@ -552,3 +552,20 @@ def test_go_needs_a_function(bad: Any) -> None:
                 start(bad)
     with pytest.raises(TypeError):
         go()  # type: ignore[call-arg]
+
+
+def test_an_exception_that_hides_its_traceback() -> None:
+    """Broken: an exception class with a property where its traceback should be leaves the goroutine without an end."""
+
+    class Odd(Exception):
+        @property
+        def __traceback__(self) -> Any:  # type: ignore[override]
+            raise ValueError("not for you")
+
+    def fail() -> None:
+        raise Odd
+
+    def main() -> None:
+        assert type(go(fail).exception()) is Odd
+
+    run(main)

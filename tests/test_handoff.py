@@ -438,6 +438,56 @@ def test_a_runtime_ends_without_goroutines_that_never_hear_of_it(call: str) -> N
     assert "left behind at the end" in done.stderr and "'block" in done.stderr
 
 
+@pytest.mark.parametrize("debug", ["schedtrace=5", "stuck"])
+def test_sysmon_survives_a_stderr_that_is_gone(debug: str) -> None:
+    """Broken: when nobody reads its traces sysmon dies, and with it slices, hand-off and the deadlock's detection."""
+    with open(os.devnull) as reading_only:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import gort, time, threading\n"
+                "def main():\n"
+                "    ran = threading.Event()\n"
+                "    time.sleep(0.3)\n"
+                "    gort.go(ran.set)\n"
+                "    assert ran.wait(40)\n"  # blocks the machine it stands in line for
+                "    print('ran')\n"
+                "gort.run(main, procs=1)",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=reading_only,  # to write there fails
+            timeout=50,
+            env={"PYTHONPATH": str(Path(__file__).parents[1]), "GORT_DEBUG": debug},
+        )
+    assert done.stdout == b"ran\n"  # (Python itself ends with 120 when it cannot flush stderr)
+
+
+@pytest.mark.parametrize("what", ["go", "timer"])
+def test_work_of_a_p_that_finds_no_thread_is_taken_over(what: str) -> None:
+    """Broken: at the thread limit, what a stuck machine left behind waits until its call returns."""
+    with Runtime(2, max_threads=2) as runtime:
+        ran = threading.Event()
+        both = threading.Barrier(2)
+
+        def stuck() -> None:
+            both.wait(50)
+            if what == "go":
+                go(ran.set)
+            else:
+                gort.after_func(0.05, ran.set)
+            assert ran.wait(40)
+
+        def busy() -> None:
+            both.wait(50)
+            until = time.monotonic() + 0.2
+            while time.monotonic() < until:
+                pass
+
+        for g in [runtime.go(stuck), runtime.go(busy)]:
+            g.result()
+
+
 def test_everything_at_once(procs: int, jitter: None) -> None:
     """Broken: somewhere between blocking, parking, spawning and stealing a goroutine is lost."""
 

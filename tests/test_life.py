@@ -856,3 +856,63 @@ def test_multiprocessing(method: str, tmp_path: Path) -> None:
         )
     )
     check_args([sys.executable, str(script)], 0, "done parked")
+
+
+# -- ends that somebody wants sooner ------------------------------------------------------------------------------------
+
+SLOW = """
+def slow():
+    try: Chan().recv()
+    finally: sleep(1000)
+def interrupt(after):
+    def send():
+        for _ in range(50):
+            time.sleep(after)
+            os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=send, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "settled(go(slow)); interrupt(0.2)",
+        "rt = Runtime(2); settled(rt.go(slow)); interrupt(0.2); rt.close()",
+        "def main():\n with Group() as g: settled(g.go(slow)); interrupt(0.2)\nrun(main)",
+        "with Group() as g: settled(g.go(slow)); interrupt(0.2)",
+    ],
+    ids=["exit", "close", "group", "group-on-a-thread"],
+)
+def test_ctrl_c_ends_every_wait_for_a_slow_clean_up(program: str) -> None:
+    """Broken: a program cannot be ended by Ctrl-C while it waits for goroutines that take their time."""
+    _code, _out, err = once([sys.executable, "-c", PRELUDE + SLOW + program])
+    assert "it hung" not in err, err
+
+
+@pytest.mark.parametrize("start", ["go(bad)", "Runtime(2).go(bad)"], ids=["background", "runtime"])
+def test_a_clean_up_that_can_never_end_is_a_deadlock_at_the_end(start: str) -> None:
+    """Broken: a `finally` that waits for nobody hangs the end of the program, and nothing says why."""
+    check(
+        f"""
+        def bad():
+            try: sleep(1000)
+            finally: Chan().recv()
+        settled({start})
+        """,
+        err=lambda err: "all goroutines are asleep - deadlock!" in err,
+    )
+
+
+def test_a_deadlock_is_found_beside_the_event_loop() -> None:
+    """Broken: after the first `gort.aio.run` no deadlock is ever found, for the loop's idle thread might wake somebody."""
+    check(
+        """
+        async def nothing(): pass
+        def main():
+            gort.aio.run(nothing())
+            Chan().recv()
+        try: run(main)
+        except Deadlock: say("deadlock")
+        """,
+        out="deadlock",
+    )

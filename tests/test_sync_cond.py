@@ -518,3 +518,24 @@ def test_once_decorator(procs: int) -> None:
             once(3)  # type: ignore[arg-type]
 
     run(main, procs=procs)
+
+
+def test_a_lock_that_cannot_be_locked_again() -> None:
+    """Broken: a wait whose lock raises for ever when it is to be locked again never comes back, and holds its machine."""
+
+    class Broken:
+        unlocked = False
+
+        def lock(self) -> None:
+            if self.unlocked:
+                raise ValueError("no more")
+
+        def unlock(self) -> None:
+            self.unlocked = True
+
+    def main() -> None:
+        cond = Cond(Broken())
+        with pytest.raises(ValueError, match="no more"):
+            cond.wait(timeout=1e-3)
+
+    run(main)

@@ -402,3 +402,15 @@ def test_bad_input() -> None:
     for bad in ("1", None):
         with pytest.raises(TypeError, match="seconds"):
             sleep(bad)  # type: ignore[arg-type]
+
+
+def test_a_ticker_with_the_shortest_period() -> None:
+    """Broken: a period so short that no number counts its ticks ends the machine's thread."""
+
+    def main() -> None:
+        ticker = Ticker(5e-324)
+        assert ticker.c.recv() <= ticker.c.recv()
+        ticker.stop()
+        sleep(1e-3)
+
+    run(main, procs=1)

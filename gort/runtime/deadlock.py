@@ -32,6 +32,7 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import Deadlock
@@ -42,6 +43,10 @@ from .wait import ready_throw
 
 _lock = threading.Lock()
 _schedulers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+# Asked for threads of gort's above the runtime: each gives the ident of one that wakes nobody just now, or None.
+resting: list[Callable[[], int | None]] = []
 
 
 def register(sched: Any) -> None:
@@ -76,7 +81,7 @@ def forget() -> None:
 def check(sched: Any) -> bool:
     """If nothing can ever wake anybody, tell main so.  True: ask again later, other threads may still wake somebody."""
     main = sched.main
-    if main is None or sched.awake():
+    if (main is None and sched.joiner is None) or sched.awake():
         return False
     with _lock:
         others = [other for other in _schedulers if other is not sched and not other.closed]
@@ -131,8 +136,10 @@ def _foreign_threads(schedulers: list[Any]) -> bool:
     for sched in schedulers:
         own |= {m.ident for m in list(sched.ms)}
         own.add(sched.sysmon.ident)
+        own.add(sched.joiner)  # waits for its end
         with sched.spares.lock:
             own |= {spare.thread.ident for spare in sched.spares.idle if spare.thread is not None}
+    own |= {ident() for ident in resting}
     return bool(set(sys._current_frames()) - own)
 
 
@@ -145,7 +152,7 @@ def _foreign_signal_handlers() -> bool:
 
 
 def _tell(sched: Any, main: Any) -> None:
-    if not main.done():
+    if main is not None and not main.done():
         targets = [main]
     else:  # the end: what still waits in a `finally` would wait for ever
         targets = [c.g for m in sched.ms for c in list(m.carriers) if c.g is not None]

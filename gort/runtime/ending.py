@@ -102,3 +102,8 @@ def _say(machines: list[Any], grace: float) -> None:
         sys.stderr.flush()
     except Exception:
         pass  # there is no stderr any more
+
+
+def join_end(sched: Any) -> None:
+    """Wait until every machine has ended."""
+    sched.ended.wait()

@@ -19,6 +19,8 @@ What the child still holds of the parent's:
 
 - A Goroutine's handle: it has ended, with an error that says that it stayed behind.
 - A Runtime: closed.
+- A block with a time limit (`timeout`, a context's deadline) that was open: it goes on without its limit, for the timer
+  is the parent's.
 - A channel, mutex and so on: as it was at that moment, without those who waited at it.  What another goroutine held
   locked stays locked, so a child does well to make its own.  But a latch (latch.py) that another thread held at that
   moment is freed when it is next met.

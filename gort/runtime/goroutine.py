@@ -294,7 +294,7 @@ class Goroutine(Generic[T]):
 
     def fail(self, exc: BaseException, sched: Any) -> None:
         """Keep the exception its function raised; the caller then finishes with FAILED.  Never raises."""
-        tb = exc.__traceback__
+        tb = BaseException.__traceback__.__get__(exc)  # likewise: `exc.__traceback__` may be a property that raises
         if tb is not None:
             tb = tb.tb_next  # leave out the carrier's own frame
             # Not by assignment: an exception class may forbid that, by a frozen dataclass for example.

@@ -239,9 +239,13 @@ def report_stuck(sched: Any, m: Any, now: float, blocked: bool) -> None:
         if blocked
         else "call gort.gosched() in the loop now and then, or give the work to a process pool by gort.wait"
     )
-    sys.stderr.write(
+    text = (
         f"gort: {g.describe() if g is not None else 'a goroutine'} has been {what} for {now - m.watch.tick_at:.3f} s "
         f"on M {m.id}; {stranded} other goroutines of this thread wait for it.  To avoid that, {remedy}.\n"
         + frames(frame)
     )
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except Exception:
+        pass  # sysmon must live

@@ -32,13 +32,13 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from . import wait
+from . import ending, wait
 from .carrier import Carrier
 from .goroutine import FREE_THREADED, Goroutine
 from .poller import new_poller
 
 _RUN_CODE = Carrier.run.__code__
-_PARK_CODE = wait._park_thread.__code__
+_WAITS = {wait._park_thread.__code__, ending.Patience.wait.__code__, ending.join_end.__code__}
 
 
 def _in_gort(frame: FrameType | None) -> bool:
@@ -137,6 +137,13 @@ class Interrupt:
             self._close_pipe()
 
 
+def _only_waits(frame: FrameType | None) -> bool:
+    """Is what it does in gort to wait: for a ticket, or for the end of a runtime?"""
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith("gort."):
+        frame = frame.f_back  # the standard library's Event.wait and Thread.join
+    return frame is not None and frame.f_code in _WAITS
+
+
 class Deferral:
     """The SIGINT handler while the main thread is a plain thread beside a runtime."""
 
@@ -146,7 +153,7 @@ class Deferral:
         self.users = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if _in_gort(frame) and not (frame is not None and frame.f_code is _PARK_CODE):
+        if _in_gort(frame) and not _only_waits(frame):
             # Ask again in a moment.  A thread for it, because nothing else is sure to run by then.
             timer = threading.Timer(1e-3, _thread.interrupt_main, (number,))
             timer.daemon = True

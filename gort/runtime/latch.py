@@ -41,6 +41,8 @@ import time
 from types import FrameType
 from typing import Any
 
+from greenlet import getcurrent
+
 from ..errors import GortError
 
 Latch = list
@@ -72,9 +74,19 @@ def contend(latch: list[None]) -> None:
         except IndexError:
             if time.monotonic() > patience:
                 _check_reentry(latch)
+                _let_others_run()
                 if forked:
                     _free_if_dead(latch)
             delay = min(delay * 2, 1e-3)
+
+
+def _let_others_run() -> None:
+    # A finalizer or signal handler that interrupted the holder may have given way in `go`: the holder then stands in
+    # this very machine's ready queue, and waits for us.
+    w = getcurrent()
+    if hasattr(w, "carries") and w.m.ready:
+        w.ready.append(w)
+        w.ready.popleft().switch()
 
 
 def _nap(delay: float) -> None:

@@ -76,6 +76,7 @@ class Scheduler:
         self.wave = 0  # closing: goroutines up to this number have been cancelled
         self.closed = False
         self.orphaned = False  # it stayed in the parent process: see fork.py
+        self.joiner: int | None = None  # the thread that waits for its end: it wakes nobody (deadlock.py)
         self.ended = threading.Event()
         self.threads: set[Any] = set()
         self.started_at = monotonic()
@@ -95,7 +96,14 @@ class Scheduler:
             where = "belongs to the parent process of a fork" if self.orphaned else "has been closed"
             raise RuntimeClosed(f"this Runtime {where}: create a new one")
         self.grq.append(g)
-        self.wake_for_work()
+        try:
+            self.wake_for_work()
+        except ThreadLimit:
+            try:
+                self.grq.remove(g)
+            except ValueError:
+                return  # somebody has taken it meanwhile
+            raise
         if self.closed and not self.ms:
             self._drop_fresh()  # it closed while we were at it, and nobody is left to run it
 
@@ -114,8 +122,14 @@ class Scheduler:
     def rescue_timers(self, p: Processor) -> None:
         """A machine put a timer on a P that was taken from it meanwhile, and that may be idle by now."""
         with self.lock:
-            if p.m is None and p in self.idle:
+            self._see_to_timers(p)
+
+    def _see_to_timers(self, p: Processor) -> None:
+        if p.m is None:
+            if p in self.idle:
                 self._wake_keeper(p)
+            elif p.dead:  # gomaxprocs took it out of use in the meantime: `_retire` has been there already
+                self._retire(p)
 
     def wake_for_work(self, force: bool = False) -> bool:
         """Wake a machine for fresh work if nobody runs (force: also if somebody does)."""
@@ -290,6 +304,7 @@ class Scheduler:
                 m.last = p
                 p.keeper = m
                 self.leave(m, p)
+            self._serve_forsaken()
 
     def leave(self, m: Machine, p: Processor) -> None:
         """m has no P from now on: p goes to another machine, or is idle.  Under the lock."""
@@ -312,8 +327,24 @@ class Scheduler:
                 needed = True
             except IndexError:
                 needed = p.keeper is None and (p.timers.next() != INFINITY or bool(self.grq))
-            if needed and self.ms:
+            if needed and self.ms and not self._assign(p):
+                # No thread to be had: what it has goes to the others, if there are any.
+                heir = next((q for q in self.allp if q.m is not None and q.m.p is q), None)
+                if heir is not None:
+                    heir.timers.take_all(p.timers)
+                    while True:
+                        try:
+                            self.grq.append(p.lrq.popleft())
+                        except IndexError:
+                            break
+                    heir.m.nudge()
+
+    def _serve_forsaken(self) -> None:
+        """A machine goes idle: is there an idle P with work that found no thread when it was let go?  Under the lock."""
+        for p in self.idle:
+            if p.lrq or (p.keeper is None and p.timers.heap and p.timers.next() != INFINITY):
                 self._assign(p)
+                return
 
     def _retire(self, p: Processor) -> None:
         """A P that gomaxprocs took out of use has been let go: what it has goes to the others."""
@@ -365,6 +396,7 @@ class Scheduler:
                         return False
                     self.idle_ms[m] = None
                     m.asleep = True
+                    self._serve_forsaken()
             if m.asleep and (m.ready or m.throws or m.mail):
                 continue  # the last look before sleep: see machine.py
             patience = self.patience(m) if m.asleep else -1
@@ -430,8 +462,7 @@ class Scheduler:
         if p.timers.add(when, entry, fire) and p.m is None:
             # The P is idle, so its keeper may sleep longer than until this deadline.
             with self.lock:
-                if p.m is None and p in self.idle:
-                    self._wake_keeper(p)
+                self._see_to_timers(p)
 
     def _wake_keeper(self, p: Processor) -> None:
         if p.keeper in self.idle_ms:
@@ -581,12 +612,19 @@ class Scheduler:
 
     def join_threads(self, patience: ending.Patience | None = None) -> None:
         """Wait until every machine has ended and its thread is gone; but not for those that the patience ends for."""
-        if patience is None:
-            self.ended.wait()
-        elif not patience.wait() or patience.told:
-            if not self.closed:
-                self._all_ended()
-            return
+        if not self.ended.is_set():
+            with self.lock:
+                self.joiner = threading.get_ident()
+                self.sysmon.busy()  # somebody must look whether those that are left can end
+        try:
+            if patience is None:
+                ending.join_end(self)
+            elif not patience.wait() or patience.told:
+                if not self.closed:
+                    self._all_ended()
+                return
+        finally:
+            self.joiner = None
         for thread in [*self.threads, *self.spares.threads(), self.sysmon.thread]:
             if thread is not None and thread is not threading.current_thread() and thread.ident is not None:
                 thread.join()

@@ -125,7 +125,10 @@ class Sysmon:
             self.looks += 1
             if self.trace and now >= self.next_trace:
                 self.next_trace = now + self.trace
-                sys.stderr.write(trace_line(sched) + "\n")
+                try:
+                    sys.stderr.write(trace_line(sched) + "\n")
+                except Exception:
+                    self.trace = 0.0  # nobody reads it any more; the rest of our work goes on
             self.computing = False
             outside = self.look_outside(now)
             if len(sched.idle) == len(sched.allp):
@@ -285,6 +288,9 @@ class Sysmon:
                 # It is back, or computes: at its next runtime call it is to queue for a P.  Not asked all the time,
                 # for it may make none, and the others would pay (overdue.py).
                 m.seen = (now, 0)
+                if not m.probed:
+                    m.nudge()  # its hub ran at the very moment of `take`: have it run again
+                    m.probed = True
                 (overdue.clear if m.late else overdue.mark)(m)
         self.outside_last = found
         # Reading ten thousand clocks takes a while: at most a tenth of our time, and of the GIL's.

@@ -124,6 +124,8 @@ class Cond(Place):
                 except GortError:
                     raise  # Deadlock: see the top
                 except BaseException as exc:
+                    if isinstance(exc, Exception) and type(exc) is type(interrupted):
+                        raise  # not a signal handler's: this lock cannot be locked
                     interrupted = exc  # a plain thread's signal handler: not before the lock is locked
         if interrupted is not None:
             raise interrupted
