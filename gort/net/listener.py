@@ -52,7 +52,7 @@ class Listener:
     manager: leaving it closes the listener.  Several goroutines may accept at once.
     """
 
-    __slots__ = ("__weakref__", "_context", "_d", "_sock", "_unlink", "refused")
+    __slots__ = ("__weakref__", "_context", "_d", "_on_close", "_sock", "_unlink", "refused")
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext | None = None) -> None:
         if not isinstance(sock, socket.socket):
@@ -61,6 +61,7 @@ class Listener:
         self._sock = sock
         self._context = context
         self._d = Descriptor(sock.fileno())
+        self._on_close: Any = None  # `serve`, which may wait for something else
         self._unlink: tuple[Any, int, int] | None = None
         self.refused = 0  # how often the system had no descriptor for a connection
 
@@ -140,6 +141,8 @@ class Listener:
             return
         self._d.close()
         self._sock.close()
+        if self._on_close is not None:
+            self._on_close()
         if self._unlink is not None:
             path, dev, ino = self._unlink
             try:

@@ -96,6 +96,8 @@ class _Server:
     def _accept(self) -> None:
         listener = self.listener
         room = self.room
+        if room is not None:
+            listener._on_close = room.release  # or a close would not be seen while all places are taken
         try:
             while True:
                 for _ in range(BATCH):  # in a row, without letting others run

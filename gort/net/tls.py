@@ -25,6 +25,7 @@ from ..runtime.timers import check_seconds, deadline
 from .conn import Conn, Data
 
 _default: ssl.SSLContext | None = None
+RECORD = 16384  # as much as a record holds: so that `written` is exact
 _WANTS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -54,7 +55,7 @@ def server_context(tls: Any) -> ssl.SSLContext:
 class TLSConn(Conn):
     """A connection over TLS: a Conn whose data are encrypted.  Go: tls.Conn."""
 
-    __slots__ = ("_done", "_ssl", "_ssl_lock")
+    __slots__ = ("_done", "_owed", "_ssl", "_ssl_lock")
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext, server_side: bool = False, server_hostname: str | None = None
@@ -66,6 +67,7 @@ class TLSConn(Conn):
         self._ssl: ssl.SSLSocket = wrapped
         self._ssl_lock = threading.Lock()
         self._done = False
+        self._owed = False  # OpenSSL keeps a record that is half sent
         super().__init__(wrapped)
         self._plain()
 
@@ -119,12 +121,20 @@ class TLSConn(Conn):
             self.handshake(timeout)
         super()._write_slowly(buffers, timeout)
 
+    def _write_rest(self, views: list[memoryview], written: int, until: float | None, timeout: float | None = None) -> None:
+        if self._owed:  # an earlier write was interrupted: OpenSSL takes whatever comes for the rest of that one
+            self._fail(OSError(errno.EPIPE, "an interrupted write has broken the TLS connection: close it"), written=written)
+        super()._write_rest(views, written, until, timeout)
+
     def _try_write(self, views: list[memoryview]) -> int:
         while True:
             try:
                 with self._ssl_lock:
-                    return self._ssl.send(views[0])
+                    n = self._ssl.send(views[0][:RECORD])
+                    self._owed = False
+                    return n
             except ssl.SSLWantWriteError:
+                self._owed = True
                 raise BlockingIOError from None
             except ssl.SSLWantReadError:
                 self._d.wait_read()

@@ -44,6 +44,7 @@ from ..errors import GortError
 from . import wait
 from .latch import contend
 from .poller import Poller, new_poller
+from .sleep import sleep
 from .timers import check_seconds, deadline
 from .wait import Ticket, park, ready, waiter
 
@@ -289,7 +290,14 @@ class Descriptor:
         m = w.m
         poller = m.poller
         if poller is None:
-            poller = m.poller = new_poller()
+            try:
+                poller = m.poller = new_poller()
+            except OSError as exc:
+                if exc.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+            if poller is None:  # no descriptor left for that: have the caller try again in a moment
+                self._pause(side, timeout)
+                return
         if poller not in self.pollers:
             if self.closed:
                 raise DescriptorClosed(self.fd)
@@ -319,6 +327,13 @@ class Descriptor:
         park(w, ticket, timeout, side.name)
         if ticket[1] is not None:
             raise take_error(ticket)
+
+    def _pause(self, side: Direction, timeout: float | None) -> None:
+        self.check_deadline(side)
+        if timeout is not None and timeout <= 0:
+            raise TimeoutError(f"{side.name} of descriptor {self.fd} would block, and timeout={timeout:g}")
+        left = inf if side.deadline is None else side.deadline - monotonic()
+        sleep(max(0.0, min(0.01, left, inf if timeout is None else timeout)))
 
     def _wait_thread(self, side: Direction, timeout: float | None, owner: Any) -> None:
         """A plain thread waits by itself, beside a bell with which others can end its wait (owner: see plain.py)."""
