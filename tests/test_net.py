@@ -990,6 +990,48 @@ def test_the_graceful_stop(procs):
     run(main, procs)
 
 
+def test_the_graceful_stop_of_a_full_server(procs):
+    """While all places are taken a close of the listener is not seen: serve does not return when grace is over."""
+
+    def main():
+        begun = gort.Chan(1)
+
+        def handler(conn):
+            begun.send(1)
+            conn.read()
+
+        listener, g = serving(handler, limit=1, grace=0.3)
+        with net.dial(listener.addr) as conn:
+            begun.recv(5)
+            gort.sleep(0.02)  # the server waits for room meanwhile; if not yet, it has to see the close all the same
+            start = time.monotonic()
+            listener.close()
+            g.result(5)
+            assert 0.25 < time.monotonic() - start < 4
+            assert conn.read(timeout=5) == b""
+
+    run(main, procs)
+
+
+def test_the_listeners_own_deadline_is_no_end_of_grace():
+    """serve takes the TimeoutError of a Listener's set_deadline for the end of grace, and says nothing."""
+
+    def main():
+        def handler(conn):
+            conn.read()
+
+        listener, g = serving(handler, grace=20)
+        with net.dial(listener.addr):
+            listener.set_deadline(time.monotonic() + 0.05)
+            with pytest.raises(TimeoutError):
+                g.result(5)
+            assert g.done()
+            assert listener.closed
+            assert gort.num_goroutine() == 1
+
+    run(main)
+
+
 @pytest.mark.parametrize("how", ["cancel", "time limit", "end of main"])
 def test_serve_is_interrupted(how, procs):
     """A cancelled server leaves its listener, its handlers or their connections behind."""

@@ -13,7 +13,7 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -61,7 +61,7 @@ class Listener:
         self._sock = sock
         self._context = context
         self._d = Descriptor(sock.fileno())
-        self._on_close: Any = None  # `serve`, which may wait for something else
+        self._on_close: list[Callable[[], object]] = []  # of each `serve`, which may wait for something else
         self._unlink: tuple[Any, int, int] | None = None
         self.refused = 0  # how often the system had no descriptor for a connection
 
@@ -141,8 +141,8 @@ class Listener:
             return
         self._d.close()
         self._sock.close()
-        if self._on_close is not None:
-            self._on_close()
+        for tell in self._on_close:
+            tell()
         if self._unlink is not None:
             path, dev, ino = self._unlink
             try:

@@ -76,7 +76,8 @@ class _Server:
     def __init__(self, listener: Listener, handler: Callable[[Conn], Any], limit: int | None) -> None:
         self.listener = listener
         self.handler = handler
-        self.room = Semaphore(limit) if limit is not None else None
+        # Not bounded, for the listener's close adds a permit: with that `_accept` finds out that it has been closed.
+        self.room = Semaphore(limit, bounded=False) if limit is not None else None
         self.open = WaitGroup()
         self.lock = threading.Lock()
         self.live: dict[Conn, Goroutine[Any]] = {}
@@ -86,9 +87,10 @@ class _Server:
     def run(self, grace: float | None) -> None:
         try:
             self._accept()
-            self.open.wait(grace)
-        except TimeoutError:  # of `grace`: the listener has none of its own
-            self._end()
+            try:
+                self.open.wait(grace)
+            except TimeoutError:
+                self._end()
         except BaseException:
             self._end()
             raise
@@ -97,7 +99,9 @@ class _Server:
         listener = self.listener
         room = self.room
         if room is not None:
-            listener._on_close = room.release  # or a close would not be seen while all places are taken
+            # Or a close would not be seen while all places are taken.  The permit that it adds lets no connection in:
+            # it comes after the close, and then `accept` gives none.  A close before this line leaves all places free.
+            listener._on_close.append(room.release)
         try:
             while True:
                 for _ in range(BATCH):  # in a row, without letting others run
