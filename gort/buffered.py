@@ -28,6 +28,9 @@ from .descriptors import Finalizer
 from .sync.mutex import Mutex
 
 
+_LAST: Any = object()  # who is inside a gate when there are no greenlets any more
+
+
 class Gate(Mutex):
     """A mutex that the goroutine (or thread) that has it may enter again: some of the buffers' methods call others."""
 
@@ -40,7 +43,10 @@ class Gate(Mutex):
 
     def enter(self) -> None:
         """Wait until nobody else is inside."""
-        me = getcurrent()
+        try:
+            me = getcurrent()
+        except RuntimeError:  # the interpreter is ending, and its one thread closes what was left open
+            me = _LAST
         if self._owner is me:  # nobody else can make this true or untrue
             self._again += 1
             return

@@ -336,6 +336,40 @@ def test_spawn_system_popen():
     run(main, procs=1)
 
 
+def test_a_big_write_to_a_pipe(pipe: Any, procs: int):
+    """As os.write: all of it if the pipe is blocking; what fits if it is not; what came before the reader's end."""
+    read, write = pipe
+    data = bytes(range(256)) * 4000
+
+    def main() -> None:
+        def take(size: int) -> bytes:
+            parts = []
+            while size:
+                parts.append(os.read(read, size))
+                size -= len(parts[-1])
+            return b"".join(parts)
+
+        g = go(take, len(data))
+        assert os.write(write, data) == len(data) and g.result() == data
+        assert os.write(write, b"") == 0
+        std.set_blocking(write, False)
+        n = os.write(write, data)
+        assert 0 < n < len(data) and take(n) == data[:n]
+        std.set_blocking(write, True)
+
+        def take_some() -> None:
+            take(100_000)
+            std.close(read)
+
+        g = go(take_some)
+        assert 100_000 <= os.write(write, data) < len(data)
+        g.result()
+        with pytest.raises(BrokenPipeError):
+            os.write(write, data)
+
+    run(main, procs=procs)
+
+
 @pytest.mark.parametrize("nowait", [True, False])
 def test_read_and_write_of_a_pipe_park(pipe: Any, monkeypatch, nowait: bool):
     """Both directions, cancellable; what is read is what was written; a full pipe gives way to its reader."""

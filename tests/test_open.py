@@ -9,6 +9,8 @@ import itertools
 import os
 import pty
 import random
+import subprocess
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -437,3 +439,20 @@ def test_on_a_plain_thread(tmp_path: Path):
         run(main)
         file.seek(0)
         assert list(file) == ["a\n", "b\n", "c\n"]
+
+
+def test_a_file_left_open_at_exit(tmp_path):
+    """A file that the program never closes is not flushed at exit, or the exit prints a traceback."""
+    path = tmp_path / "left"
+    program = f"""
+import gort
+def main():
+    global text, raw, both
+    text = gort.open({str(path)!r}, "w"); text.write("a")
+    raw = gort.open({str(path)!r} + "b", "wb", 0); raw.write(b"b")
+    both = gort.open({str(path)!r} + "c", "w+b"); both.write(b"c")
+gort.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True)
+    assert done.stderr == ""
+    assert [Path(f"{path}{end}").read_text() for end in ("", "b", "c")] == ["a", "b", "c"]

@@ -64,8 +64,26 @@ def write(fd: int, data: Any, /) -> int:
     if kind is not _PIPE:
         return _blocking(_std.write, fd, data)
     with memoryview(data) as view, view.cast("B") as octets:
-        n = _write_soon(fd, octets)
-        return _std.write(fd, octets[:_PIPE_BUF]) if n is None else n
+        return _write_all(fd, octets)
+
+
+def _write_all(fd: int, octets: memoryview) -> int:
+    """Write everything to a pipe, as the system does if the pipe is in blocking mode; what came before an error counts."""
+    written = 0
+    try:
+        while True:
+            left = octets[written:]
+            n = _write_soon(fd, left)
+            written += _std.write(fd, left[:_PIPE_BUF]) if n is None else n
+            if written >= len(octets):
+                return written
+    except OSError:  # it comes again with the next write
+        if written:
+            return written
+        raise
+    except BaseException as exc:  # a cancellation: whoever is interested can ask it how far the write came
+        exc.written = written  # type: ignore[attr-defined]
+        raise
 
 
 def _reap(call: _Callable[[int, int], Any], pid: int, options: int) -> Any:

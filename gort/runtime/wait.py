@@ -161,7 +161,10 @@ def waiter() -> Any:
 
 def on_goroutine() -> bool:
     """Does the caller run inside a goroutine?"""
-    w = getcurrent()
+    try:
+        w = getcurrent()
+    except RuntimeError:  # the interpreter is ending: a finalizer asks, and no greenlet can run any more
+        return False
     while w is not None:
         if hasattr(w, "carries"):
             return True
