@@ -488,6 +488,23 @@ def test_work_of_a_p_that_finds_no_thread_is_taken_over(what: str) -> None:
             g.result()
 
 
+def test_idle_threads_do_not_count_against_the_limit() -> None:
+    """Broken: threads that wait for something to do keep others from being started, at the limit."""
+    with Runtime(2, max_threads=8) as runtime:
+
+        def main() -> None:
+            for _ in range(4):
+                for call in (lambda fn: go(fn), lambda fn: go(gort.blocking, fn)):
+                    # Passed only if all are in it at once.  Four, for a machine whose goroutine waits for its blocking
+                    # call is not idle, a few may have got one, and one may look for work just then.
+                    barrier = threading.Barrier(4)
+                    for g in [call(lambda: barrier.wait(40)) for _ in range(barrier.parties)]:
+                        g.result()
+
+        runtime.run(main)
+        assert runtime.stats()["threads"] + runtime.stats()["spare_threads"] <= 8
+
+
 def test_everything_at_once(procs: int, jitter: None) -> None:
     """Broken: somewhere between blocking, parking, spawning and stealing a goroutine is lost."""
 

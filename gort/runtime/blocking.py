@@ -74,21 +74,25 @@ class Spares:
         False: the interpreter is on its way out and starts no more threads, so the caller must make the call itself.
         """
         job = (ticket, fn, args, kw, ctx)
-        with self.lock:
-            if self.idle:
-                spare = self.idle.pop()
-                spare.job = job
-                spare.note.release()
-                return True
-            limit = self.sched.max_threads
-            if len(self.all) + len(self.sched.ms) >= limit:
+        while True:
+            with self.lock:
+                if self.idle:
+                    spare = self.idle.pop()
+                    spare.job = job
+                    spare.note.release()
+                    return True
+                limit = self.sched.max_threads
+                if len(self.all) + len(self.sched.ms) < limit:
+                    spare = _Spare(job)
+                    self.all.add(spare)
+                    self.started += 1
+                    break
+            # Without our lock: the scheduler's comes first, where both are taken.
+            if not self.sched.dismiss_one():
                 raise ThreadLimit(
                     f"a blocking call needs another thread, but all {limit} are in use: raise GORT_MAXTHREADS, "
                     "or bound how many calls go on at once (a Chan as semaphore, say)"
                 )
-            spare = _Spare(job)
-            self.all.add(spare)
-            self.started += 1
         spare.thread = threading.Thread(target=self._loop, args=(spare,), name=f"gort-spare{self.started}", daemon=True)
         try:
             spare.thread.start()
@@ -132,6 +136,16 @@ class Spares:
                     return False
             spare.note.acquire()  # a job was given to us at the last moment
         return spare.job is not None
+
+    def dismiss_one(self) -> bool:
+        """End an idle spare, because a machine needs a thread and the limit is reached."""
+        with self.lock:
+            if not self.idle:
+                return False
+            spare = self.idle.pop(0)
+            self.all.discard(spare)
+            spare.note.release()  # with no job: it ends
+        return True
 
     def busy(self) -> int:
         """How many calls are under way."""

@@ -50,7 +50,7 @@ class Machine:
     """M."""
 
     __slots__ = (
-        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "maker", "next", "note",
+        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "maker", "next", "note",
         "p", "parked", "poller", "polled", "probed", "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
         "undelivered", "wakes", "watch", "yielded",
     )  # fmt: skip
@@ -80,6 +80,7 @@ class Machine:
         self.poller: Poller | None = None  # what it sleeps in, once there is I/O (or signals, see interrupt.py) to wait for
         self.solo: Goroutine[Any] | None = None  # a goroutine to be started apart: see handoff.py
         self.apart: Any = None  # the function it runs apart, without a P
+        self.dismissed = False  # it is to end: another thread was needed
         self.blocked = False  # sysmon has seen it blocked meanwhile
         # for sysmon
         self.clock: Clock | None = None

@@ -169,7 +169,7 @@ class Scheduler:
 
     def room_for_thread(self) -> bool:
         """May another thread be started?  Machines and the spare threads of `blocking` count together."""
-        return len(self.ms) + len(self.spares.all) < self.max_threads
+        return len(self.ms) + len(self.spares.all) < self.max_threads or self.spares.dismiss_one()
 
     def start_thread(self, m: Machine) -> bool:
         """Start a new machine's thread; False if the system gives no more.  Under the lock."""
@@ -367,6 +367,8 @@ class Scheduler:
             with self.lock:
                 self.idle_ms.pop(m, None)
                 m.asleep = False
+                if m.dismissed:
+                    return False
                 if m.apart is not None:
                     return True
                 self.away.pop(m, None)
@@ -563,6 +565,27 @@ class Scheduler:
         if many <= 0 or m.thread is None or m.live() or self.closing:
             return -1
         return IDLE if many <= 64 else 0
+
+    def dismiss_one(self) -> bool:
+        """End an idle machine without goroutines, because another thread is needed and the limit is reached.
+
+        It counts no longer, and ends when it wakes.  Not while there is fresh work, for which it may be just about to
+        wake: what is left on the GRQ after this finds its P idle, and another machine (`wake_for_work`).
+        """
+        with self.lock:
+            if self.grq or self.reports:
+                return False
+            for m in self.idle_ms:
+                if m.thread is None or m.live() or m.ready or m.mail or m.throws:
+                    continue
+                if any(p.keeper is m and p.m is None and p.timers.next() != INFINITY for p in self.allp):
+                    continue
+                del self.idle_ms[m]
+                self.ms.remove(m)
+                m.dismissed = True
+                m.wake()
+                return True
+        return False
 
     def retire(self, m: Machine) -> bool:
         """May m, which has been idle for long, end?  Then nobody can find it any more.  Else it goes on as woken."""
