@@ -1272,3 +1272,34 @@ def test_tls_readers_and_writers_on_different_machines(certificate, jitter):
                 conn.close()
 
     run(main, 8)
+
+
+def test_tls_close_write_waits_until_the_peer_is_told(certificate):
+    """close_write returns while the message is not sent, for the buffers are full: the peer waits for ever."""
+
+    def main():
+        a, b = pipe_of_conns()
+        g = gort.go(net.start_tls, b, certificate.server(), server_side=True)
+        a = net.start_tls(a, certificate.client(), server_hostname="gort.test")
+        b = g.result(5)
+        with a, b, socket.socket(fileno=os.dup(a.fileno())) as under_a, socket.socket(fileno=os.dup(b.fileno())) as under_b:
+            junk = 0  # past TLS, which so knows nothing of it
+            with pytest.raises(BlockingIOError):
+                while True:
+                    junk += under_a.send(bytes(1000))
+            g = gort.go(a.close_write)
+            gort.sleep(0.02)
+            assert not g.done()
+            a.set_write_deadline(time.monotonic())
+            with pytest.raises(TimeoutError):
+                g.result(5)
+            a.set_write_deadline(None)
+            g = gort.go(a.close_write)
+            while junk:
+                junk -= len(under_b.recv(min(junk, 1000)))
+            g.result(5)
+            assert b.read(timeout=5) == b""
+            b.write(b"later")
+            assert a.read(timeout=5) == b"later"
+
+    run(main)

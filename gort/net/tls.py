@@ -151,22 +151,26 @@ class TLSConn(Conn):
             super()._shutdown(how)
             return
         try:
-            self._notify()
+            while not self._notify():
+                self._wait(self._d.write, None, None)
         except OSError as exc:
             self._fail(exc)
 
-    def _notify(self) -> None:
-        """Tell the peer, under the encryption, that nothing more will come."""
+    def _notify(self) -> bool:
+        """Tell the peer, under the encryption, that nothing more will come; False: once the socket is writable, again."""
         with self._ssl_lock:
             sslobj = self._ssl._sslobj  # type: ignore[attr-defined]
             if sslobj is not None and self._done:
                 try:
                     sslobj.shutdown()
-                except _WANTS:
+                except ssl.SSLWantWriteError:
+                    return False
+                except ssl.SSLWantReadError:
                     pass  # told; the peer has not answered yet, and need not
                 except ssl.SSLError as exc:
                     if exc.reason != "SHUTDOWN_WHILE_IN_INIT":
                         raise OSError(errno.EPIPE, f"the TLS connection is broken: {exc}") from exc
+        return True
 
     def close(self) -> None:
         """Tell the peer, and close the connection; who waits in it gets ConnClosed.  Twice does no harm."""
