@@ -1303,3 +1303,37 @@ def test_tls_close_write_waits_until_the_peer_is_told(certificate):
             assert a.read(timeout=5) == b"later"
 
     run(main)
+
+
+def test_tls_time_limits_hold_across_directions(certificate):
+    """A write that has to read first, for a handshake or in the midst, goes on after its deadline or timeout."""
+
+    class WantsToRead:
+        def send(self, data):
+            raise ssl.SSLWantReadError
+
+    def check(conn):
+        conn.set_write_deadline(time.monotonic() + 0.05)
+        with pytest.raises(TimeoutError, match="write of .* deadline is over"):
+            conn.write(b"x")
+        with pytest.raises(TimeoutError):  # and from the start
+            conn.write(b"x")
+        conn.set_write_deadline(time.monotonic() + 50)
+        with pytest.raises(TimeoutError, match="timed out after 0.05 s"):
+            conn.write(b"x", timeout=0.05)
+        conn.set_write_deadline(None)
+        with pytest.raises(TimeoutError, match="timed out after 0.05 s"):
+            conn.write(b"x", timeout=0.05)
+
+    def main():
+        with net.listen("127.0.0.1:0", tls=certificate.server()) as listener:
+            with net.dial(listener.addr), listener.accept(5) as conn:  # who never says anything
+                with gort.timeout(20):
+                    check(conn)
+                secure = conn._ssl
+                conn._ssl, conn._done = WantsToRead(), True
+                with gort.timeout(20):
+                    check(conn)
+                conn._ssl, conn._done = secure, False
+
+    run(main)

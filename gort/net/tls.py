@@ -55,7 +55,7 @@ def server_context(tls: Any) -> ssl.SSLContext:
 class TLSConn(Conn):
     """A connection over TLS: a Conn whose data are encrypted.  Go: tls.Conn."""
 
-    __slots__ = ("_done", "_owed", "_ssl", "_ssl_lock")
+    __slots__ = ("_done", "_limit", "_owed", "_ssl", "_ssl_lock")
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext, server_side: bool = False, server_hostname: str | None = None
@@ -67,6 +67,7 @@ class TLSConn(Conn):
         self._ssl: ssl.SSLSocket = wrapped
         self._ssl_lock = threading.Lock()
         self._done = False
+        self._limit: tuple[float | None, float | None] = (None, None)
         self._owed = False  # OpenSSL keeps a record that is half sent
         super().__init__(wrapped)
         self._plain()
@@ -82,6 +83,10 @@ class TLSConn(Conn):
         """
         if self._done:
             return
+        self._shake_hands(timeout, None)
+
+    def _shake_hands(self, timeout: float | None, of: Direction | None) -> None:
+        """`handshake`, as part of an operation of that direction."""
         until = None if timeout is None else deadline(check_seconds(timeout, "timeout"))
         with self._turn_taken(timeout):
             while True:
@@ -94,14 +99,28 @@ class TLSConn(Conn):
                     side = self._wanted(exc)
                 except OSError as exc:
                     self._fail(exc)
-                self._wait(side, until, timeout)
+                self._wait_across(side, of, until, timeout)
+
+    def _wait_across(self, side: Direction, of: Direction | None, until: float | None, timeout: float | None) -> None:
+        """Wait for one direction in an operation of perhaps the other, whose deadline, as it is now, holds too."""
+        end = None if of is None or of is side else of.deadline
+        if of is None or end is None or (until is not None and until <= end):
+            self._wait(side, until, timeout)
+            return
+        self._d.check_deadline(of)
+        try:
+            self._wait(side, end, 0.0)
+        except TimeoutError:
+            if monotonic() < end:
+                raise
+            raise TimeoutError(f"{of.name} of {self!r}: its deadline is over") from None
 
     def _wanted(self, exc: ssl.SSLError) -> Direction:
         return self._in if isinstance(exc, ssl.SSLWantReadError) else self._d.write
 
     def _some(self, n: int, until: float | None, timeout: float | None) -> bytes:
         if not self._done:
-            self.handshake(None if until is None else max(0.0, until - monotonic()))
+            self._shake_hands(None if until is None else max(0.0, until - monotonic()), self._in)
         try:
             while True:
                 self._d.check_deadline(self._in)
@@ -110,7 +129,7 @@ class TLSConn(Conn):
                         return self._ssl.recv(n)
                 except _WANTS as exc:
                     side = self._wanted(exc)
-                self._wait(side, until, timeout)
+                self._wait_across(side, self._in, until, timeout)
         except ssl.SSLZeroReturnError:
             return b""
         except OSError as exc:
@@ -118,12 +137,15 @@ class TLSConn(Conn):
 
     def _write_slowly(self, buffers: list[Data], timeout: float | None) -> None:
         if not self._done:
-            self.handshake(timeout)
+            until = self._until(timeout)
+            self._shake_hands(timeout, self._d.write)
+            timeout = None if until is None else max(0.0, until - monotonic())
         super()._write_slowly(buffers, timeout)
 
     def _write_rest(self, views: list[memoryview], written: int, until: float | None, timeout: float | None = None) -> None:
         if self._owed:  # an earlier write was interrupted: OpenSSL takes whatever comes for the rest of that one
             self._fail(OSError(errno.EPIPE, "an interrupted write has broken the TLS connection: close it"), written=written)
+        self._limit = until, timeout  # of whose turn it is to write
         super()._write_rest(views, written, until, timeout)
 
     def _try_write(self, views: list[memoryview]) -> int:
@@ -137,7 +159,7 @@ class TLSConn(Conn):
                 self._owed = True
                 raise BlockingIOError from None
             except ssl.SSLWantReadError:
-                self._d.wait_read()
+                self._wait_across(self._in, self._d.write, *self._limit)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None, timeout: float | None = None) -> int:
         """`Conn.sendfile`; here the content is read, encrypted and written piece by piece."""
