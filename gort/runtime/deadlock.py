@@ -155,7 +155,7 @@ def _tell(sched: Any, main: Any) -> None:
     if main is not None and not main.done():
         targets = [main]
     else:  # the end: what still waits in a `finally` would wait for ever
-        targets = [c.g for m in sched.ms for c in list(m.carriers) if c.g is not None]
+        targets = [c.g for m in list(sched.ms) for c in list(m.carriers) if c.g is not None]
     text = "all goroutines are asleep - deadlock!\n\n" + stacks.dump(sched)
     for g in targets:
         carrier = g.carrier

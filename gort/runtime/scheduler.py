@@ -58,7 +58,7 @@ class Scheduler:
         self.max_threads = max_threads
         self.allp = [Processor(i) for i in range(procs)]
         self.idle: list[Processor] = self.allp[::-1]
-        self.ms: list[Machine] = []
+        self.ms: dict[Machine, None] = {}  # not a list: ten thousand may end at once
         self.idle_ms: dict[Machine, None] = {}
         self.waiting_for_p: deque[Machine] = deque()
         self.away: dict[Machine, None] = {}  # machines that sysmon took the P from, and that have not come back
@@ -181,7 +181,7 @@ class Scheduler:
                 m.thread = threading.Thread(target=m.main, name=name, daemon=True)
                 m.thread.start()
         except RuntimeError:
-            self.ms.remove(m)
+            del self.ms[m]
             return False
         if len(self.threads) > 2 * len(self.ms) + 16:  # forget those that have ended
             self.threads = {thread for thread in self.threads if thread.is_alive()}
@@ -192,7 +192,7 @@ class Scheduler:
         with self.lock:
             m = Machine(self, self.next_m)
             self.next_m += 1
-            self.ms.append(m)
+            self.ms[m] = None
             return m
 
     def attached(self, m: Machine) -> None:
@@ -581,7 +581,7 @@ class Scheduler:
                 if any(p.keeper is m and p.m is None and p.timers.next() != INFINITY for p in self.allp):
                     continue
                 del self.idle_ms[m]
-                self.ms.remove(m)
+                del self.ms[m]
                 m.dismissed = True
                 m.wake()
                 return True
@@ -599,7 +599,7 @@ class Scheduler:
             if any(p.keeper is m and p.m is None and p.timers.next() != INFINITY for p in self.allp):
                 return False
             del self.idle_ms[m]
-            self.ms.remove(m)
+            del self.ms[m]
             return True
 
     def detach(self, m: Machine) -> None:
@@ -610,8 +610,7 @@ class Scheduler:
             self.idle_ms.pop(m, None)
             if m in self.waiting_for_p:
                 self.waiting_for_p.remove(m)
-            if m in self.ms:
-                self.ms.remove(m)
+            self.ms.pop(m, None)
             self.stop_keeping(m, None)
             if p is not None:
                 m.last = None
@@ -620,7 +619,7 @@ class Scheduler:
             self.away.pop(m, None)
             last = not self.ms
             if self.reports and not last:
-                self.ms[0].nudge()
+                next(iter(self.ms)).nudge()
         if last:
             self._all_ended()
 
@@ -657,7 +656,7 @@ class Scheduler:
 
     def add_report(self, exc: BaseException, label: str) -> bool:
         """From a finalizer: have an exception that nobody asked for reported by a goroutine.  Takes no lock."""
-        machines = self.ms
+        machines = list(self.ms)
         if self.closed or not machines:
             return False
         self.reports.append((exc, label))
