@@ -223,7 +223,7 @@ def _forget_scheduler(sched: Any, error: GortError) -> None:
     for queue in [sched.grq, *(p.lrq for p in sched.allp)]:
         while queue:
             _leave_behind(queue.popleft(), error)
-    for some in (sched.ms, sched.idle_ms, sched.waiting_for_p, sched.away, sched.apart_asleep, sched.reports, sched.threads):
+    for some in (sched.ms, sched.backlog, sched.idle_ms, sched.waiting_for_p, sched.away, sched.apart_asleep, sched.reports, sched.threads):
         some.clear()
     sched.ended = threading.Event()
     sched.ended.set()

@@ -189,7 +189,11 @@ def wanted(sched: Any, p: Any, now: float, blocked: bool) -> bool:
 
 
 def start_apart(sched: Any, g: Any) -> bool:
-    """Start a goroutine on a machine without others.  False if there is none to be had: then it runs where it is."""
+    """Start a goroutine on a machine without others.  False if there is none to be had: then it runs where it is.
+
+    Where the limit on threads is reached and others run apart, it waits for one of those to end (`Scheduler.backlog`):
+    better than to block a machine that others need.
+    """
     with sched.lock:
         m = None
         for n, other in enumerate(reversed(sched.idle_ms)):
@@ -200,8 +204,13 @@ def start_apart(sched: Any, g: Any) -> bool:
                 break
         fresh = m is None
         if fresh:
-            if sched.closing or not sched.room_for_thread():
+            if sched.closing:
                 return False
+            if not sched.room_for_thread():
+                if not any(other.apart is not None for other in sched.ms):
+                    return False
+                sched.backlog.append(g)
+                return True
             m = sched.new_machine()
         m.solo = g
         m.apart = key_of(g.fn)
@@ -216,6 +225,18 @@ def start_apart(sched: Any, g: Any) -> bool:
             m.solo = m.apart = None
             return False
     return True
+
+
+def start_backlog(sched: Any) -> None:
+    """By sysmon: start those that wait for a thread, if there is room by now."""
+    while sched.backlog and sched.room_for_thread():
+        try:
+            g = sched.backlog.popleft()
+        except IndexError:
+            return
+        if not start_apart(sched, g):
+            sched.inject(g)
+            return
 
 
 def report_stuck(sched: Any, m: Any, now: float, blocked: bool) -> None:

@@ -36,7 +36,7 @@ from . import overdue
 from .ages import EVERY, Ages
 from .carrier import TURN, Carrier
 from .goroutine import FREE_THREADED, PENDING, Goroutine
-from .handoff import Clock, Watch, ran_apart
+from .handoff import Clock, Watch, key_of, ran_apart
 from .poller import Poller
 from .processor import Processor
 from .timers import INFINITY
@@ -443,7 +443,12 @@ class Machine:
             self.ready.popleft().switch()
         elif not self.live():
             ran_apart(sched, self.apart, self.blocked)
-            self.apart = None
+            try:
+                self.solo = sched.backlog.popleft()
+                self.apart, self.blocked = key_of(self.solo.fn), False
+                return
+            except IndexError:
+                self.apart = None
             if self.maker is None:
                 self.make_maker()
         else:

@@ -69,6 +69,7 @@ class Scheduler:
         self.main: Goroutine[Any] | None = None
         self.external = 0  # waits that something outside may end: I/O, blocking calls
         self.known: dict[Any, int] = {}  # functions that block -> how often in a row they ran apart without blocking
+        self.backlog: deque[Goroutine[Any]] = deque()  # to be started apart, when a thread is free
         self.started_apart = 0
         self.stuck = 0
         self.stranded = 0
@@ -534,7 +535,7 @@ class Scheduler:
             self._cancel_all()
 
     def _drop_fresh(self) -> None:
-        for queue in [self.grq, *(p.lrq for p in self.allp)]:
+        for queue in [self.grq, self.backlog, *(p.lrq for p in self.allp)]:
             while queue:
                 try:
                     g = queue.popleft()
@@ -546,7 +547,7 @@ class Scheduler:
     def may_end(self, m: Machine) -> bool:
         """May this machine end, now that the runtime closes?"""
         p = m.p
-        return not (m.live() or m.ready or m.throws or m.mail or m.solo or self.grq or self.reports or (p and p.lrq))
+        return not (m.live() or m.ready or m.throws or m.mail or m.solo or self.grq or self.backlog or self.reports or (p and p.lrq))
 
     # -- machines too many ----------------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ def collect(sched: Any) -> dict[str, Any]:
 
 def count(sched: Any) -> int:
     """How many goroutines exist."""
-    return len(sched.grq) + sum(len(p.lrq) for p in sched.allp) + sum(m.live() + (m.solo is not None) for m in list(sched.ms))
+    return len(sched.grq) + len(sched.backlog) + sum(len(p.lrq) for p in sched.allp) + sum(m.live() + (m.solo is not None) for m in list(sched.ms))
 
 
 def trace_line(sched: Any) -> str:

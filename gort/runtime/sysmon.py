@@ -129,6 +129,8 @@ class Sysmon:
                     sys.stderr.write(trace_line(sched) + "\n")
                 except Exception:
                     self.trace = 0.0  # nobody reads it any more; the rest of our work goes on
+            if sched.backlog:
+                handoff.start_backlog(sched)
             self.computing = False
             outside = self.look_outside(now)
             if len(sched.idle) == len(sched.allp):
