@@ -228,8 +228,13 @@ def start_apart(sched: Any, g: Any) -> bool:
 
 
 def start_backlog(sched: Any) -> None:
-    """By sysmon: start those that wait for a thread, if there is room by now."""
-    while sched.backlog and sched.room_for_thread():
+    """By sysmon: start those that wait for a thread, if there is one by now.
+
+    Mostly a machine that runs apart takes the next of them itself when it is done (Machine._step_apart).  But the last
+    one may have looked just before a goroutine was put there.
+    """
+    while sched.backlog:
+        waiting = len(sched.backlog)
         try:
             g = sched.backlog.popleft()
         except IndexError:
@@ -237,6 +242,8 @@ def start_backlog(sched: Any) -> None:
         if not start_apart(sched, g):
             sched.inject(g)
             return
+        if len(sched.backlog) >= waiting:
+            return  # it waits on
 
 
 def report_stuck(sched: Any, m: Any, now: float, blocked: bool) -> None:
