@@ -162,7 +162,7 @@ def load(path):
             document = json.load(file)
     except OSError as error:
         raise UsageError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{path} is not a result file: it is not JSON.") from None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise UsageError(f"{path} is not a result file that this version can read (schema {SCHEMA}).")

@@ -139,7 +139,8 @@ def preamble(results):
     found += [
         "",
         f"Each cell: the median of {rounds(results)}, the spread (the range of the middle half, as a share of it),",
-        "and how many times gort's this is: over 1x gort is cheaper, below 1x it loses.",
+        "and how many times gort's this is (the median of the rounds' ratios, so not always that of the medians):",
+        "over 1x gort is cheaper, below 1x it loses.",
     ]
     if results.left_out:
         found += ["", "Left out:", *(f"- {reason}" for reason in results.left_out)]
