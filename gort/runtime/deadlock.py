@@ -107,7 +107,7 @@ def check(sched: Any) -> bool:
 
 def _idle(sched: Any) -> bool:
     """Does nothing run in this scheduler, is nothing ready to run, and no timer planned?"""
-    if sched.grq or sched.backlog or sched.external or sched.reports:
+    if sched.grq or sched.backlog or sched.reports:
         return False
     if any(not m.asleep or m.ready or m.mail or m.throws for m in list(sched.ms)):
         return False

@@ -67,7 +67,6 @@ class Scheduler:
         self.reports: deque[tuple[BaseException, str]] = deque()
         self.spinning = 0
         self.main: Goroutine[Any] | None = None
-        self.external = 0  # waits that something outside may end: I/O, blocking calls
         self.known: dict[Any, int] = {}  # functions that block -> how often in a row they ran apart without blocking
         self.backlog: deque[Goroutine[Any]] = deque()  # to be started apart, when a thread is free
         self.started_apart = 0
@@ -661,10 +660,7 @@ class Scheduler:
         if self.closed or not machines:
             return False
         self.reports.append((exc, label))
-        try:
-            machines[0].nudge()
-        except IndexError:
-            pass  # the last machine ends, and `_all_ended` reports
+        machines[0].nudge()  # should it be the last, and end just now: `_all_ended` reports
         return True
 
     def start_reports(self) -> None:
