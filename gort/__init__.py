@@ -116,7 +116,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # When first used: asyncio takes as long to load as all of gort, and ssl a third of that.
-    if name in ("aio", "net"):
+    if name in ("aio", "net", "testing"):
         from importlib import import_module
 
         return import_module(f".{name}", __name__)

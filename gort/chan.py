@@ -95,6 +95,8 @@ class Chan(Generic[T]):
         timeout is in seconds, None: for ever, 0: do not wait.  Raises ChannelClosed on a closed channel, also when
         it is closed meanwhile, and TimeoutError; the value has then not been sent.  Go: ch <- value.
         """
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         if overdue:
             give_way()
         latch = self._latch
@@ -148,6 +150,8 @@ class Chan(Generic[T]):
         timeout is in seconds, None: for ever, 0: do not wait.  Raises ChannelClosed when the channel is closed and
         empty, and TimeoutError.  Go: <-ch, but see `recv_ok` for Go's second value.
         """
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         if overdue:
             give_way()
         latch = self._latch
@@ -285,8 +289,6 @@ class Chan(Generic[T]):
 
     def _send_slowly(self, value: T, timeout: float | None) -> None:
         """`send` from plain threads, with a time-out, with a cancellation pending, or on a closed channel."""
-        if timeout is not None:
-            timeout = check_seconds(timeout, "timeout")
         if self.try_send(value):
             return
         if timeout is not None and timeout <= 0:
@@ -308,8 +310,6 @@ class Chan(Generic[T]):
 
     def _recv_slowly(self, timeout: float | None) -> T:
         """`recv` from plain threads, with a time-out, with a cancellation pending, or on a closed channel."""
-        if timeout is not None:
-            timeout = check_seconds(timeout, "timeout")
         w = None
         while True:
             self._lock()
@@ -445,7 +445,5 @@ class Chan(Generic[T]):
 
 
 def _check_capacity(capacity: Any) -> None:
-    try:
-        capacity.__index__()
-    except AttributeError:
-        raise TypeError(f"capacity must be a whole number, not {type(capacity).__name__}") from None
+    if isinstance(capacity, bool) or not hasattr(capacity, "__index__"):
+        raise TypeError(f"capacity must be a whole number, not {type(capacity).__name__}")

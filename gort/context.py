@@ -474,7 +474,8 @@ def with_timeout(parent: Context, seconds: float, cause: BaseException | None = 
     cause is an exception to be shown when the time is over.  Raises TypeError or ValueError for what is no number of
     seconds.  For a single block, `gort.timeout` is shorter.
     """
-    when = _ahead(check_seconds(seconds))
+    seconds = check_seconds(seconds)
+    when = _ahead(seconds)
     return CancelContext(_check_parent(parent), f"with_timeout({seconds:g})", when, _check_cause(cause))
 
 

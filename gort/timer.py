@@ -132,7 +132,7 @@ class Ticker:
 def _check_period(seconds: float) -> float:
     period = check_seconds(seconds)
     if not period > 0:
-        raise ValueError(f"a Ticker's seconds must be more than 0, not {seconds}")
+        raise ValueError(f"a Ticker's seconds must be more than 0, not {period:g}")
     return period
 
 

@@ -56,7 +56,7 @@ def _check_acquire(blocking: bool, timeout: float) -> float | None:
         raise ValueError("timeout value must be a non-negative number")
     if timeout > _std.TIMEOUT_MAX:
         raise OverflowError("timeout value is too large")
-    return timeout
+    return float(timeout)  # which a bool is not, for gort, but is for the standard one
 
 
 class Lock(_Mutex):
@@ -209,7 +209,7 @@ class Thread(_std.Thread):
         if g is _current():
             raise RuntimeError("cannot join current thread")
         try:
-            g.join(timeout)
+            g.join(timeout if timeout is None else float(timeout))
         except TimeoutError:
             pass
 

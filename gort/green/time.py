@@ -22,7 +22,7 @@ def sleep(seconds: float, /) -> None:
         _time.sleep(seconds)
         return
     if not isinstance(seconds, float):
-        seconds = operator.index(seconds)
+        seconds = int(operator.index(seconds))  # a bool too, as there
     if seconds != seconds:
         raise ValueError("Invalid value NaN (not a number)")
     if seconds < 0:

@@ -163,7 +163,7 @@ def _in_child() -> None:
         elif isinstance(w, Hub):
             _orphan_hub(w)
         elif hasattr(w, "carrier"):  # a greenlet of the goroutine's own, that has waited: see wait.adopt
-            for name in ("m", "ready", "wait", "carrier"):
+            for name in ("m", "ready", "wait", "carrier", "of"):
                 w.__dict__.pop(name, None)
 
 

@@ -174,6 +174,8 @@ class Goroutine(Generic[T]):
         timeout is in seconds, None: for ever.  Raises TimeoutError when it is over first, and GortError when a
         goroutine would wait for itself.  Go: sync.WaitGroup.Wait.
         """
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         if self._value is PENDING:
             self._join(timeout)
 
@@ -183,6 +185,8 @@ class Goroutine(Generic[T]):
         timeout is in seconds, None: for ever.  Raises TimeoutError when it is over first, GoroutineCancelled if the
         goroutine was cancelled.
         """
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         if self._value is PENDING:
             self._join(timeout)
         value = self._value
@@ -199,6 +203,8 @@ class Goroutine(Generic[T]):
 
         timeout is in seconds, None: for ever.  Raises TimeoutError when it is over first.
         """
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         if self._value is PENDING:
             self._join(timeout)
         if self._value is not FAILED:
@@ -229,8 +235,6 @@ class Goroutine(Generic[T]):
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _join(self, timeout: float | None) -> None:
-        if timeout is not None:
-            timeout = check_seconds(timeout, "timeout")
         w = wait.waiter()
         mine = getcurrent()
         if self.carrier is not None and self.carrier in (mine, getattr(mine, "carrier", None)):

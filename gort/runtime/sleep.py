@@ -12,7 +12,7 @@ from time import monotonic
 from greenlet import getcurrent
 
 from . import overdue as _overdue
-from .timers import BED, INFINITY, check_seconds, wake_sleeper
+from .timers import BED, check_seconds, wake_sleeper
 from .wait import ThreadWaiter, Ticket, give_way, gosched, park, waiter
 
 overdue = False
@@ -73,10 +73,7 @@ def sleep(seconds: float) -> None:
             return
         queue = w.ready
         m = w.m
-    try:
-        when = monotonic() + seconds
-    except OverflowError:  # an int beyond all floats
-        when = INFINITY
+    when = monotonic() + seconds
     p = m.p
     if p is None:
         p = m.sched.allp[0]

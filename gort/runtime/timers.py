@@ -40,27 +40,34 @@ INFINITY = math.inf
 
 
 def check_seconds(seconds: float, name: str = "seconds") -> float:
-    """Give seconds back if it is a number that means a time, else raise TypeError or ValueError that names it."""
-    try:
-        bad = seconds != seconds
-    except Exception:
-        bad = True
-    if bad or not isinstance(seconds, (int, float)):
-        if isinstance(seconds, (int, float)):
-            raise ValueError(f"{name} must be a number of seconds, not nan")
+    """Give seconds back if it is a number that means a time, else raise TypeError or ValueError that names it.
+
+    A bool is none: ``ch.recv(True)`` is a slip, not a second.  Fractions, Decimals and the like become floats, and what
+    is beyond all floats becomes infinity, so that nobody who computes with the result needs to think of it.
+    """
+    if type(seconds) is float:
+        number = seconds
+    elif isinstance(seconds, bool):
+        raise TypeError(f"{name} must be a number of seconds, not bool")
+    else:
         try:
-            return float(seconds.__float__())
+            number = float(seconds.__float__())
         except (AttributeError, TypeError):
             raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}") from None
-    return seconds
+        except OverflowError:
+            return INFINITY if seconds > 0 else -INFINITY
+        except ValueError:  # a Decimal that is a signalling nan
+            number = math.nan
+        if isinstance(seconds, int):
+            return seconds
+    if number != number:
+        raise ValueError(f"{name} must be a number of seconds, not nan")
+    return number
 
 
 def deadline(seconds: float) -> float:
-    """The monotonic time that is so many seconds ahead (huge numbers: never)."""
-    try:
-        return monotonic() + seconds
-    except OverflowError:
-        return INFINITY if seconds > 0 else -INFINITY
+    """The monotonic time that is so many seconds ahead, which `check_seconds` has seen (infinity: never)."""
+    return monotonic() + seconds
 
 
 class Alarm:

@@ -48,7 +48,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from ..errors import Cancelled, WouldBlockScheduler
+from ..errors import Cancelled, GortError, WouldBlockScheduler
 from . import overdue as _overdue
 
 overdue = False
@@ -121,7 +121,8 @@ class ThreadWaiter:
 def adopt(current: Any) -> Any:
     """Make the current greenlet, which is no carrier, able to wait; give a ThreadWaiter on a plain thread.
 
-    Raises WouldBlockScheduler in a scheduler callback.
+    Raises WouldBlockScheduler in a scheduler callback, and GortError in a greenlet that another goroutine than the one
+    that made it has switched to.
     """
     inner = current
     while current is not None:
@@ -133,12 +134,55 @@ def adopt(current: Any) -> Any:
         if hasattr(current, "carries"):
             # A greenlet that the goroutine made itself: what parks and is resumed is that greenlet.  It has no
             # `pending` of its own, so that its carrier's is asked for each time.
+            if _stray(inner, current):
+                raise _wrong_goroutine(inner, current)
             inner.m, inner.ready, inner.wait, inner.seq = current.m, current.ready, None, 0
-            inner.carrier = current
+            inner.carrier, inner.of = current, current.g
             current.inner = inner
             return inner
         current = current.parent
     return ThreadWaiter()
+
+
+def _waits(w: Any) -> bool:
+    return w is not None and w.wait is not None and w.wait[0] is w
+
+
+def _stray(inner: Any, carrier: Any) -> bool:
+    """Has another goroutine switched to this greenlet, which the carrier's goroutine has made?
+
+    While a goroutine is in a greenlet of its own, its carrier stands in that greenlet's `switch`.  So it does not wait,
+    it has not given way, and no other greenlet of its waits.  The ready queue is searched only if it is short: this is
+    done at each wait in such a greenlet.
+    """
+    ready = carrier.ready
+    return (
+        _waits(carrier)
+        or carrier.g is None
+        or getattr(inner, "of", carrier.g) is not carrier.g
+        or (carrier.inner is not inner and _waits(carrier.inner))
+        or (0 < len(ready) < 100 and carrier in ready.copy())
+    )
+
+
+def _wrong_goroutine(inner: Any, carrier: Any) -> GortError:
+    """The error, which is to arrive where the mistake was made, and not in the greenlet's parent: that waits, and knows
+    nothing of it."""
+    ready = set(carrier.ready.copy())
+    culprits = [
+        other
+        for other in list(carrier.m.carriers)
+        # What neither waits nor is ready, but has begun, is what this machine runs.
+        if not (other is carrier or other.g is None or _waits(other) or _waits(other.inner) or other in ready)
+        and other.gr_frame is not None
+    ]
+    if len(culprits) == 1:
+        inner.parent = culprits[0]
+    made = "a goroutine that has ended" if carrier.g is None else carrier.g.describe()
+    return GortError(
+        f"this greenlet was made by {made}, and another goroutine has switched to it: switch to a greenlet only in the "
+        "goroutine that made it, and hand work to another goroutine through a Chan"
+    )
 
 
 def waiter() -> Any:

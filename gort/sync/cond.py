@@ -135,12 +135,14 @@ class Cond(Place):
 
         timeout is in seconds, None: for ever, 0: do not wait.  Raises TimeoutError if it is false when that is over.
         """
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         until = None
         left = timeout
         while not (value := predicate()):
             if timeout is not None:
                 if until is None:
-                    until = deadline(check_seconds(timeout, "timeout"))
+                    until = deadline(timeout)
                 else:
                     left = until - monotonic()
                 if left is None or left <= 0:
@@ -156,7 +158,7 @@ class Cond(Place):
 
         Go: Cond.Signal.
         """
-        if not isinstance(n, int):
+        if not isinstance(n, int) or isinstance(n, bool):
             raise TypeError(f"n must be a whole number of waiters, not {type(n).__name__}")
         woken = []
         latch = self._hold()

@@ -53,14 +53,14 @@ class Event(Place):
 
         timeout is in seconds, None: for ever, 0: do not wait.  Raises TimeoutError.  Go: <-done.
         """
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         if overdue:
             give_way()
         if self._flag:
             return True
-        if timeout is not None:
-            timeout = check_seconds(timeout, "timeout")
-            if timeout <= 0:
-                raise TimeoutError(f"wait for {self!r}: it is not set")
+        if timeout is not None and timeout <= 0:
+            raise TimeoutError(f"wait for {self!r}: it is not set")
         w = waiter()
         ticket: Ticket = [w, None, self, None]
         latch = self._hold()

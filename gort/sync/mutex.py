@@ -79,6 +79,8 @@ class Mutex(Place):
         timeout is in seconds, None: for ever, 0: do not wait.  Raises TimeoutError; the mutex is then not locked by
         the caller.  Go: Mutex.Lock.
         """
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         if overdue:
             give_way()
         try:
@@ -144,10 +146,8 @@ class Mutex(Place):
     def _lock_slowly(self, timeout: float | None) -> None:
         """Wait for the permit."""
         left = timeout
-        if timeout is not None:
-            left = timeout = check_seconds(timeout, "timeout")
-            if timeout <= 0:
-                raise TimeoutError(f"lock of {self!r}: somebody else has locked it")
+        if timeout is not None and timeout <= 0:
+            raise TimeoutError(f"lock of {self!r}: somebody else has locked it")
         since = monotonic()
         until = None if timeout is None else deadline(timeout)
         again = False

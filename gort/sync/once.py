@@ -52,13 +52,13 @@ class Once(Place):
         timeout, in seconds, limits that wait; 0: do not wait.  Raises what fn raises, to the first caller only;
         TimeoutError; SyncError if fn calls `do` itself, and so waits for itself.  Go: Once.Do.
         """
+        check_function(fn, "Once.do")
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         if overdue:
             give_way()
         if self._ended:
             return
-        check_function(fn, "Once.do")
-        if timeout is not None:
-            timeout = check_seconds(timeout, "timeout")
         me = getcurrent()
         latch = self._hold()
         first = self._runner is None and not self._ended

@@ -57,6 +57,8 @@ class RWMutex(Place):
 
         timeout is in seconds, None: for ever, 0: do not wait.  Raises TimeoutError.  Go: RWMutex.RLock.
         """
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         if not self.try_rlock():
             self._wait(True, timeout)
 
@@ -102,7 +104,7 @@ class RWMutex(Place):
 
         Go: RWMutex.RLocker.
         """
-        return ReadSide(self, timeout)
+        return ReadSide(self, timeout if timeout is None else check_seconds(timeout, "timeout"))
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -112,6 +114,8 @@ class RWMutex(Place):
         timeout is in seconds, None: for ever, 0: do not wait.  Raises TimeoutError; the readers that were held off
         meanwhile go on.  Go: RWMutex.Lock.
         """
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         if not self.try_lock():
             self._wait(False, timeout)
 
@@ -156,7 +160,7 @@ class RWMutex(Place):
 
     def write(self, timeout: float | None = None) -> WriteSide:
         """The writing side, for ``with rw.write():``; timeout as in `lock`."""
-        return WriteSide(self, timeout)
+        return WriteSide(self, timeout if timeout is None else check_seconds(timeout, "timeout"))
 
     def locked(self) -> bool:
         """Is a writer or a reader inside at this moment?"""
@@ -165,10 +169,8 @@ class RWMutex(Place):
     # -- both ---------------------------------------------------------------------------------------------------
 
     def _wait(self, reads: bool, timeout: float | None) -> None:
-        if timeout is not None:
-            timeout = check_seconds(timeout, "timeout")
-            if timeout <= 0:
-                raise TimeoutError(f"{'rlock' if reads else 'lock'} of {self!r}: it is in use")
+        if timeout is not None and timeout <= 0:
+            raise TimeoutError(f"{'rlock' if reads else 'lock'} of {self!r}: it is in use")
         w = waiter()
         ticket: Ticket = [w, None, self, None, reads]
         latch = self._hold()

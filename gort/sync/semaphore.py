@@ -49,6 +49,8 @@ class Semaphore(Place):
         timeout is in seconds, None: for ever, 0: do not wait.  Raises TimeoutError (nothing has been taken then), and
         ValueError for more than there can ever be.  Go: Weighted.Acquire.
         """
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         if overdue:
             give_way()
         if n != 1 or type(n) is not int:
@@ -128,10 +130,8 @@ class Semaphore(Place):
     def _acquire_slowly(self, n: int, timeout: float | None) -> None:
         if self.try_acquire(n):  # there may be none but dead tickets in the queue
             return
-        if timeout is not None:
-            timeout = check_seconds(timeout, "timeout")
-            if timeout <= 0:
-                raise TimeoutError(f"acquire({n}) of {self!r}: not enough permits")
+        if timeout is not None and timeout <= 0:
+            raise TimeoutError(f"acquire({n}) of {self!r}: not enough permits")
         w = waiter()
         ticket: Ticket = [w, n, self, None]
         latch = self._hold()

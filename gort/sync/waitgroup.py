@@ -49,7 +49,7 @@ class WaitGroup(Place):
         Call it before what it counts begins, not in it: else a `wait` may come first.  Raises SyncError, and changes
         nothing, if the count would fall below zero.  Go: WaitGroup.Add.
         """
-        if not isinstance(n, int):
+        if not isinstance(n, int) or isinstance(n, bool):
             raise TypeError(f"n must be a whole number, not {type(n).__name__}")
         if not self._add(n):
             raise SyncError(f"{self!r} would fall below zero by add({n}): call done() once for everything added")
@@ -83,14 +83,14 @@ class WaitGroup(Place):
 
         timeout is in seconds, None: for ever, 0: do not wait.  Raises TimeoutError.  Go: WaitGroup.Wait.
         """
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         if overdue:
             give_way()
         if not self._count:  # one atomic read; that it was zero during the call is all that is asked for
             return
-        if timeout is not None:
-            timeout = check_seconds(timeout, "timeout")
-            if timeout <= 0:
-                raise TimeoutError(f"wait for {self!r}: not everything is done")
+        if timeout is not None and timeout <= 0:
+            raise TimeoutError(f"wait for {self!r}: not everything is done")
         w = waiter()
         ticket: Ticket = [w, None, self, None]
         latch = self._hold()
