@@ -14,6 +14,7 @@ How the files depend on each other, each on those before it only:
     workload     what a workload is, and the list of all of them (their code is in workloads/)
     load         the client of the server workloads, a process of its own
     child        one contender on one workload in a process of its own
+    shape        what a saved result must look like
     results      what was measured, its medians, spreads and ratios; saved and loaded as JSON
     machine      what it was measured on
     progress     the line that tells how long it will still take

@@ -1,8 +1,12 @@
-"""`python -m benchmarks`: see cli.py."""
+"""`python -m benchmarks`: see cli.py. This file alone must be readable to an interpreter that is too old."""
 
+import platform
 import sys
 
-from benchmarks.cli import main
-
 if __name__ == "__main__":
+    if sys.version_info < (3, 11):
+        sys.stderr.write("The benchmarks need Python 3.11 or newer; this is %s.\n" % platform.python_version())
+        sys.exit(2)
+    from benchmarks.cli import main
+
     sys.exit(main())

@@ -6,7 +6,10 @@ and messages go to stderr. The exit status is
     0   everything ran, nothing regressed, no goal was missed
     1   a contender failed, --compare found a regression, or --targets found a goal missed
     2   the command cannot be carried out: one sentence says why
-    130 stopped by Ctrl-C, after showing what was measured until then
+    130 stopped by Ctrl-C, after showing and saving what was measured until then
+
+The files are written before the tables are printed, and if one cannot be written the tables are printed all the same:
+what took twenty minutes to measure is not lost to a full disk or to `| head`.
 """
 
 import argparse
@@ -46,6 +49,12 @@ def _rounds(text):
     return number
 
 
+def _file(text):
+    if not text:  # a shell's unset variable
+        raise argparse.ArgumentTypeError("expected the name of a file")
+    return text
+
+
 def _limit(text):
     try:
         number = float(text)
@@ -60,7 +69,8 @@ def parser():
     found = _Parser(
         prog="python -m benchmarks",
         description="Compare gort with the other ways to run many things at once in Python. Every contender "
-        "runs in a process of its own; the contenders take turns.",
+        "runs in a process of its own; the contenders take turns. The tables go to stdout; what runs and the time "
+        "left go to stderr, on a terminal for each process and in a log for each round.",
     )
     add = found.add_argument
     add("--list", action="store_true", help="name the workloads and their contenders, run nothing")
@@ -70,10 +80,10 @@ def parser():
     add("--rounds", type=_rounds, metavar="N", help=f"how often each is run (default {ROUNDS})")
     add("--quick", action="store_true", help="small sizes, and no more rounds than fit into two minutes")
     add("--targets", action="store_true", help="measure the project's own goals, and say which are met")
-    add("--json", metavar="FILE", help="save the results")
-    add("--html", metavar="FILE", help="write a report with plots, one self-contained page")
-    add("--load", metavar="FILE", help="show saved results instead of measuring")
-    add("--compare", metavar="FILE", help="compare with saved results; exit 1 if gort has become slower")
+    add("--json", type=_file, metavar="FILE", help="save the results")
+    add("--html", type=_file, metavar="FILE", help="write a report with plots, one self-contained page")
+    add("--load", type=_file, metavar="FILE", help="show saved results instead of measuring")
+    add("--compare", type=_file, metavar="FILE", help="compare with saved results; exit 1 if gort has become slower")
     add("--max-ratio", type=_limit, metavar="R", default=1.25, help="what --compare allows (default 1.25)")
     return found
 
@@ -84,6 +94,8 @@ def check(options):
         raise UsageError("--load shows saved results: it cannot be used with an option that says what to measure.")
     if options.targets and (options.contenders or options.compare):
         raise UsageError("--targets needs its own contenders: it cannot be used with --contenders or --compare.")
+    if options.json and options.html and os.path.realpath(options.json) == os.path.realpath(options.html):
+        raise UsageError("--json and --html name the same file.")
     for path in filter(None, (options.json, options.html)):
         folder = os.path.dirname(path) or "."
         if os.path.isdir(path):  # now, and not when all has run
@@ -122,23 +134,28 @@ def code(name, only):
 def main(argv=None):
     """Run a command line; the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no "±" shall show the rest
     try:
-        return command(argv)
+        status = command(argv)
+        sys.stdout.flush()  # here, where an error can still be told
+        return status
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
-    except runner.Interrupted as stopped:
-        if stopped.results.series:
-            print(report(stopped.results, all_workloads()))
-        print("Stopped; the tables hold what was measured until then.", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of the tables has gone (| head)
-        sys.stderr.close()
+        sys.stdout = None  # or the interpreter would try to flush it as it ends
         return 1
+    except OSError as error:
+        sys.stdout = None
+        print(f"Cannot print the tables: {error.strerror}.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
 
 
 def command(argv):
-    machine.check_interpreter()
     options = parser().parse_args(argv)
     check(options)
     if options.list:
@@ -149,25 +166,25 @@ def command(argv):
         return 0
     # Read first, for a wrong name should not cost a run.
     old = results.load(options.compare) if options.compare else None
-    workloads = all_workloads()
     if options.targets:
         return run_targets(options, argv)
-    if options.load:
-        found = known(results.load(options.load), workloads)
-    else:
-        found = measure(options, argv)
-    print(report(found, workloads), end="")
-    write_files(options, found, workloads)
-    status = 1 if found.failures() else 0
+    found = loaded(options.load) if options.load else measured(options, argv, old)
+    return show(options, found, report(found, all_workloads()), old)
+
+
+def loaded(path):
+    """Saved results, if this checkout has all their workloads; else UsageError."""
+    found = results.load(path)
+    for name in found.workloads():
+        if name not in all_workloads():
+            raise UsageError(f"The results hold a workload {name!r} that this version does not have.")
+    return found
+
+
+def measured(options, argv, old):
+    """The results of running what the options ask for."""
     if old is not None:
-        comparison = compare.compare(old, found, workloads)
-        print("\n" + compare.report(comparison, options.max_ratio), end="")
-        status = 1 if comparison.regressions(options.max_ratio) else status
-    return status
-
-
-def measure(options, argv):
-    """Run what the options ask for; Results."""
+        compare.check(old.facts, machine.facts(argv))
     work = runner.workloads_named(options.only, options.quick)
     if options.contenders is None:
         runner.check_gort()
@@ -175,11 +192,30 @@ def measure(options, argv):
     return run(options, argv, jobs, left_out)
 
 
+def show(options, found, text, old=None):
+    """Write the files, print the text and the comparison; the exit status."""
+    problems = write_files(options, found)
+    print(text, end="")
+    status = 1 if found.failures() else 0
+    if old is not None:
+        comparison = compare.compare(old, found, all_workloads())
+        print("\n" + compare.report(comparison, options.max_ratio), end="")
+        status = 1 if comparison.regressions(options.max_ratio) else status
+    if problems:
+        raise UsageError(" ".join(problems))
+    if found.stopped:
+        print("Stopped; the tables hold what was measured until then.", file=sys.stderr)
+        return 130
+    return status
+
+
 def run(options, argv, jobs, left_out):
     budget = runner.QUICK_BUDGET if options.quick else None
     neighbours = machine.Neighbours()
     found = runner.run(jobs, options.rounds or ROUNDS, machine.facts(argv), left_out, budget)
     found.facts["machine"]["others"] = neighbours.share()
+    if not any(series.metrics for series in found.series.values()) and found.stopped:
+        raise KeyboardInterrupt
     return found
 
 
@@ -189,18 +225,9 @@ def run_targets(options, argv):
     jobs, left_out = targets.jobs(goals)
     found = run(options, argv, jobs, left_out)
     verdicts = [targets.judge(goal, found) for goal in goals]
-    print("\n".join(["# gort's goals", "", *tables.preamble(found)[: len(machine.lines(found.facts))], ""]))
-    print(targets.report(verdicts), end="")
-    write_files(options, found, all_workloads())
-    return 1 if any(verdict.missed for verdict in verdicts) else 0
-
-
-def known(found, workloads):
-    """The results, if this checkout has all their workloads; else UsageError."""
-    for name in found.workloads():
-        if name not in workloads:
-            raise UsageError(f"The results hold a workload {name!r} that this version does not have.")
-    return found
+    facts = [f"- {name}: {text}" for name, text in machine.lines(found.facts)]
+    status = show(options, found, "\n".join(["# gort's goals", "", *facts, "", targets.report(verdicts)]))
+    return 1 if status == 0 and any(verdict.missed for verdict in verdicts) else status
 
 
 def report(found, workloads):
@@ -209,8 +236,13 @@ def report(found, workloads):
     return "\n".join(head) + tables.report(found, workloads)
 
 
-def write_files(options, found, workloads):
-    if options.json:
-        found.save(options.json)
-    if options.html:
-        results.write(options.html, page.page(found, workloads))
+def write_files(options, found):
+    """Write what the options name; a sentence for each file that could not be written."""
+    problems = []
+    for path, text in ((options.json, found.as_json), (options.html, lambda: page.page(found, all_workloads()))):
+        if path:
+            try:
+                results.write(path, text())
+            except UsageError as error:
+                problems.append(str(error))
+    return problems

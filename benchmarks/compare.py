@@ -10,6 +10,10 @@ With fewer than MIN_RIVALS rival numbers in common there is no estimate worth th
 compared as they are too. A fixed correction by a calibration loop was refused: it would measure
 the interpreter's arithmetic, not what schedulers are made of.
 
+What cannot be divided out is another interpreter. Results of another Python (3.13 and 3.14, say) or with and without a
+GIL are two programs' results, and the comparison is refused, before anything is measured. Another machine, another
+build or another version of a library is compared, for CI gets what host there is, but each such difference is named.
+
 A difference so small that no one could notice is no regression whatever its ratio: times below
 FLOOR_SECONDS and what workload.NEGLIGIBLE names are taken to be that.
 """
@@ -20,11 +24,46 @@ from typing import NamedTuple
 from benchmarks import tables
 from benchmarks.contenders import UsageError, contender
 from benchmarks.results import Key
-from benchmarks.workload import MORE_IS_BETTER, NEGLIGIBLE
+from benchmarks.workload import MORE_IS_BETTER, NEGLIGIBLE, TIMES
 
 MIN_RIVALS = 3
-TIMES = ("time", "cpu", "p50", "p99", "gap")
 FLOOR_SECONDS = 1e-9
+
+
+def check(old, new):
+    """UsageError unless the facts of two results are of one kind of interpreter."""
+    before, now = _interpreter(old), _interpreter(new)
+    if before != now:
+        raise UsageError(
+            f"The earlier results are of {before}, these are of {now}: they say nothing about each other. "
+            "Measure both with one interpreter."
+        )
+
+
+def _interpreter(facts):
+    python = facts["python"]
+    minor = ".".join(python["version"].split(".")[:2])
+    return f"{python['implementation']} {minor} with the GIL {python['gil']}"
+
+
+def differences(old, new):
+    """What else differs between the facts of two results, as lines."""
+    before, now = _others(old), _others(new)
+    names = dict.fromkeys([*before, *now])
+    return [
+        f"{name}: was {before.get(name, 'none')}, is {now.get(name, 'none')}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _others(facts):
+    machine, python = facts["machine"], facts["python"]
+    return {
+        **{name: machine[name] for name in ("cpu", "cpus", "system")},
+        "python": f"{python['version']}, {python['compiler']}",
+        **facts["versions"],
+    }
 
 
 class Change(NamedTuple):
@@ -38,13 +77,15 @@ class Change(NamedTuple):
 class Comparison(NamedTuple):
     machine: float
     changes: list[Change]
+    differences: list[str]
 
     def regressions(self, limit):
         return [change for change in self.changes if change.ratio > limit]
 
 
 def compare(old, new, workloads):
-    """The changes of gort's numbers from `old` to `new`; UsageError if they have none in common."""
+    """The changes of gort's numbers from `old` to `new`; UsageError if there is nothing that can be compared."""
+    check(old.facts, new.facts)
     shared = [
         (key, metric)
         for key in new.series
@@ -55,7 +96,8 @@ def compare(old, new, workloads):
     rivals = [
         new.median(key, metric) / old.median(key, metric)
         for key, metric in shared
-        if metric == "time" and not contender(key.contender).is_gort and old.median(key, metric)
+        if metric == "time" and not contender(key.contender).is_gort
+        if old.median(key, metric) and new.median(key, metric)
     ]
     machine = statistics.median(rivals) if len(rivals) >= MIN_RIVALS else 1.0
     changes = [
@@ -65,7 +107,8 @@ def compare(old, new, workloads):
     ]
     if not changes:
         raise UsageError("The two results have no number of gort's in common, so there is nothing to compare.")
-    return Comparison(machine, sorted(changes, key=lambda change: -change.ratio))
+    changes.sort(key=lambda change: -change.ratio)
+    return Comparison(machine, changes, differences(old.facts, new.facts))
 
 
 def _change(key, metric, old, new, machine):
@@ -79,6 +122,9 @@ def _change(key, metric, old, new, machine):
 def report(comparison, limit):
     """The comparison as text: the regressions, or the largest change where there is none."""
     found = ["## Compared with the earlier results", ""]
+    if comparison.differences:
+        found += ["gort is not all that differs, so not every change need be its own:", ""]
+        found += [*(f"- {difference}" for difference in comparison.differences), ""]
     if comparison.machine != 1.0:
         found += [f"The rivals now take {comparison.machine:.2f} times as long; that is divided out.", ""]
     worse = comparison.regressions(limit)

@@ -16,7 +16,7 @@ import sys
 import sysconfig
 from datetime import datetime, timezone
 
-from benchmarks import contenders
+from benchmarks import contenders, shape
 from benchmarks.workload import usable_cpus
 
 LIBRARIES = ("greenlet", "gevent", "uvloop", "trio")
@@ -26,21 +26,30 @@ def facts(argv):
     """Everything about this machine and interpreter that a reader of a result needs, as a dict."""
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join(["python", "-m", "benchmarks", *argv]),
+        "command": command_line(argv),
         "machine": {
-            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-            "cpu": cpu_name(),
+            "system": shape.one_line(f"{platform.system()} {platform.release()} {platform.machine()}"),
+            "cpu": shape.one_line(cpu_name()),
             "cpus": usable_cpus(),
             "memory_gb": memory_gb(),
         },
         "python": {
             "version": platform.python_version(),
             "implementation": platform.python_implementation(),
-            "compiler": platform.python_compiler(),
+            "compiler": shape.one_line(platform.python_compiler()),
             "gil": gil_state(),
         },
         "versions": {name: found for name in LIBRARIES if (found := contenders.version(name))},
     }
+
+
+def command_line(argv):
+    """The command as others can repeat it: of files elsewhere only the last part, for the folders are the user's."""
+    words = ["python", "-m", "benchmarks"]
+    for word in argv:
+        option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+        words.append(option + equals + (os.path.basename(value) if os.path.isabs(value) else value))
+    return shape.one_line(shlex.join(words))
 
 
 def gil_state():
@@ -113,11 +122,3 @@ def lines(found):
         ("python", f"{python['implementation']} {python['version']}, GIL {python['gil']}, {python['compiler']}"),
         ("versions", ", ".join(f"{name} {number}" for name, number in found["versions"].items()) or "none"),
     ]
-
-
-def check_interpreter():
-    """UsageError if this interpreter is not one that gort supports."""
-    if sys.version_info < (3, 11):
-        raise contenders.UsageError(
-            f"The benchmarks need Python 3.11 or newer; this is {platform.python_version()}."
-        )

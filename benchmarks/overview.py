@@ -1,16 +1,17 @@
 """The whole run on one screen: one row a workload, and the rows in which gort is not the cheapest.
 
 The overview has a row for each workload at its main point and by its first metric: gort's median with its spread, then
-for each library how many times gort's cost it is. Who has read it knows where to look further.
+for gort with one P and for each library how many times gort's cost it is. Who has read it knows where to look further.
 
 The losses are every workload, point and metric at which some other contender is cheaper than gort, the cheapest of
-them with its name, and what each workload says about the reason. They are made by the same arithmetic as
-the tables, so nothing can be forgotten in them. The limits ("bare") are no rivals and never listed as winners: nobody
-can write a program in them; how far gort is from the limit is the overview's second column. A row is "close" where
-the rounds do not agree who is ahead: 1 lies within the middle half of their ratios. What nobody could notice (see
-NEGLIGIBLE) is no loss.
+them with its name, how far away the limit is, and what each workload says about the reason. They are made by the same
+arithmetic as the tables, so nothing can be forgotten in them. The limits ("bare") are no rivals and never listed as
+winners: nobody can write a program in them. A row is "close" where the rounds do not agree who is ahead: 1 lies within
+the middle half of their ratios. What is shown as "1.00x" is a tie, and what nobody could notice (see NEGLIGIBLE) is no
+loss.
 
-gort is judged with the default number of Ps, for that is what a user gets.
+gort is judged with the default number of Ps (tables.baseline), for that is what a user gets; procs=1 stands beside it.
+To pick for each row the number of Ps that is best there was refused: nobody runs one program with two of them.
 """
 
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from benchmarks.results import Key, quartiles, ratios
 from benchmarks.workload import MORE_IS_BETTER, NEGLIGIBLE
 
 COLUMNS = {  # short, for there are many
+    "gort-p1": "procs=1",
     "bare": "limit",
     "asyncio": "asyncio",
     "uvloop": "uvloop",
@@ -29,12 +31,24 @@ COLUMNS = {  # short, for there are many
     "threading": "threads",
     "pool": "pool",
 }
-NO_RIVALS = ("bare",)
-LIMIT = "The limit is no library: greenlets that switch by hand, an epoll loop, a plain loop."
+NO_RIVALS = ("gort-p1", "bare")
+TIE = 0.995  # from here on a ratio is shown as 1.00x
+NO_REASON = "no reason is known yet."
+HOW_TO_READ = (
+    "gort's median and spread, and how many times gort's cost each contender's is. gort is as a user gets it by "
+    "default, with as many Ps as CPUs. The limit is no library: greenlets that switch by hand, an epoll loop, a plain loop."
+)
+
+
+class Row(NamedTuple):
+    name: str
+    title: str
+    gort: str
+    others: list[tuple[str, bool]]  # a cell for each of COLUMNS, and whether gort loses against it
 
 
 class Loss(NamedTuple):
-    key: Key
+    key: Key  # gort's
     metric: str
     rival: str
     ratio: float
@@ -53,8 +67,8 @@ def main_point(results, work, metric):
 
 
 def rows(results, workloads):
-    """The overview as rows of text, the header first; the first cell is (name, title) of the workload."""
-    found = [[("", "workload"), "gort", *COLUMNS.values()]]
+    """The overview's rows, without its header."""
+    found = []
     for name in results.workloads():
         work = workloads[name]
         metric = work.metrics[0]
@@ -64,23 +78,21 @@ def rows(results, workloads):
         key = Key(name, point, against)
         where = f", {point} {work.axis}" if work.axis else ""
         heading = "" if metric == "time" else f" ({tables.METRICS[metric]})"
-        found.append(
-            [
-                (name, f"{work.title}{where}{heading}"),
-                tables.cell(results, key, metric, None),
-                *(_ratio(results, key, rival, metric) for rival in COLUMNS),
-            ]
-        )
+        others = [_other(results, key, rival, metric) for rival in COLUMNS]
+        gort = tables.cell(results, key, metric, None)
+        found.append(Row(name, f"{work.title}{where}{heading}", gort, others))
     return found
 
 
-def _ratio(results, key, rival, metric):
-    rivals = results.series.get(key._replace(contender=rival))
-    if rivals is None:
-        return ""
-    if rivals.error:
-        return "failed"
-    return tables.times(tables.cost_ratio(results, key._replace(contender=rival), key, metric))
+def _other(results, key, rival, metric):
+    """A contender's cell in gort's row: (text, whether gort loses)."""
+    other = key._replace(contender=rival)
+    if other == key or other not in results.series:
+        return "", False
+    if results.series[other].error:
+        return "failed", False
+    ratio = tables.cost_ratio(results, other, key, metric)
+    return tables.times(ratio), ratio is not None and ratio < TIE and rival not in NO_RIVALS
 
 
 def losses(results, workloads):
@@ -104,7 +116,7 @@ def _loss(results, key, metric):
         if contender(rival).is_gort or rival in NO_RIVALS:
             continue
         ratio = tables.cost_ratio(results, key._replace(contender=rival), key, metric)
-        if ratio is not None and ratio < 1.0 and (best is None or ratio < best.ratio):
+        if ratio is not None and ratio < TIE and (best is None or ratio < best.ratio):
             best = Loss(key, metric, rival, ratio, _close(results, key, rival, metric))
     return best
 
@@ -119,43 +131,45 @@ def _close(results, key, rival, metric):
 
 def loss_rows(results, workloads, found):
     """The losses as rows of text, the header first."""
-    rows = [["where", "cheapest", "of gort's", "its value", "gort's value", ""]]
+    rows = [["where", "cheapest", "of gort's", "of procs=1's", "limit", "its value", "gort's value"]]
     for loss in found:
         work, key = workloads[loss.key.workload], loss.key
         where = f", {key.point} {work.axis}" if work.axis else ""
+        rival, one_p, limit = (key._replace(contender=name) for name in (loss.rival, "gort-p1", "bare"))
         rows.append(
             [
                 f"{work.name}{where}: {tables.heading(work, loss.metric)}",
                 tables.label(work, loss.rival),
-                tables.times(loss.ratio),
-                tables.quantity(results.median(key._replace(contender=loss.rival), loss.metric), loss.metric),
+                tables.times(loss.ratio) + (" close" if loss.close else ""),
+                tables.times(tables.cost_ratio(results, rival, one_p, loss.metric)),
+                tables.times(tables.cost_ratio(results, limit, key, loss.metric)),
+                tables.quantity(results.median(rival, loss.metric), loss.metric),
                 tables.quantity(results.median(key, loss.metric), loss.metric),
-                "close" if loss.close else "",
             ]
         )
     return rows
 
 
 def reasons(workloads, found):
-    """(workload, why) for each workload among the losses that says why."""
+    """(workload, why) for each workload among the losses."""
     names = dict.fromkeys(loss.key.workload for loss in found)
-    return [(name, workloads[name].reason) for name in names if workloads[name].reason]
+    return [(name, workloads[name].reason or NO_REASON) for name in names]
 
 
 def report(results, workloads):
     """Both as Markdown lines."""
     table = rows(results, workloads)
-    lines = [
-        "## Overview",
-        "",
-        f"gort's median, and how many times gort's cost each contender's is. {LIMIT}",
-        "",
-    ]
-    lines += tables.aligned([[row[0][1], *row[1:]] for row in table])
+    texts = [[row.title, row.gort, *(text for text, _ in row.others)] for row in table]
+    lines = ["## Overview", "", HOW_TO_READ, "", *tables.aligned([["workload", "gort", *COLUMNS.values()], *texts])]
     found = losses(results, workloads)
     lines += ["", "## Where gort is not the cheapest", ""]
     if not found:
-        return [*lines, "Nowhere in this run." if len(table) > 1 else "Nothing was measured that could tell."]
-    lines += tables.aligned(loss_rows(results, workloads, found))
-    why = reasons(workloads, found)
-    return lines + ([""] if why else []) + [f"- {name}: {reason}" for name, reason in why]
+        return [*lines, "Nowhere in this run." if table else "Nothing was measured that could tell."]
+    lines += [
+        "The cheapest contender's cost as a share of gort's, and of gort's with procs=1; the limit's as a share of gort's. "
+        'Where the rounds do not agree who is ahead it says "close".',
+        "",
+        *tables.aligned(loss_rows(results, workloads, found)),
+        "",
+    ]
+    return lines + [f"- {name}: {reason}" for name, reason in reasons(workloads, found)]

@@ -171,23 +171,13 @@ def html_table(rows):
 
 def overview_table(results, workloads):
     """The overview, each workload linked to its section; what gort loses is set apart."""
-    head, *rows = overview.rows(results, workloads)
-    cells = "".join(f"<th>{escape(text)}</th>" for text in ["workload", *head[1:]])
+    head = "".join(f"<th>{escape(text)}</th>" for text in ["workload", "gort", *overview.COLUMNS.values()])
     body = []
-    for (name, title), first, *others in rows:
-        tds = "".join(f'<td class="lose">{text}</td>' if _loses(text, place) else f"<td>{text}</td>"
-                      for place, text in enumerate(others))
-        link = f'<td class="wrap"><a href="#{name}">{escape(title)}</a></td>'
-        body.append(f"<tr>{link}<td>{escape(first)}</td>{tds}</tr>")
-    return (
-        f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
-    )
-
-
-def _loses(text, place):
-    """Is this cell of the overview a rival's that is cheaper than gort?"""
-    rival = list(overview.COLUMNS)[place] not in overview.NO_RIVALS
-    return rival and text.endswith("x") and float(text[:-1].replace(",", "")) < 0.995
+    for row in overview.rows(results, workloads):
+        link = f'<td class="wrap"><a href="#{row.name}">{escape(row.title)}</a></td><td>{escape(row.gort)}</td>'
+        others = "".join(f'<td class="lose">{text}</td>' if loses else f"<td>{text}</td>" for text, loses in row.others)
+        body.append(f"<tr>{link}{others}</tr>")
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
 def losses_part(results, workloads):
@@ -237,8 +227,8 @@ def page(results, workloads):
         f"{tables.rounds(results)}, each contender in a process of its own, interleaved; whiskers reach from the lowest to the highest round, and a "
         "broken bar is longer than drawn. In the tables the last number is how many times gort's cost this is: over 1x "
         "gort is cheaper, below 1x it loses.</p>"
-        f'<section id="overview"><h2>Overview</h2><p class="note">gort\'s median and spread, then how many times '
-        f"gort's cost each contender's is. {overview.LIMIT}</p>{overview_table(results, workloads)}</section>"
+        f'<section id="overview"><h2>Overview</h2><p class="note">{escape(overview.HOW_TO_READ)}</p>'
+        f"{overview_table(results, workloads)}</section>"
         + losses_part(results, workloads)
         + "".join(section(results, workloads[name]) for name in names)
         + (f'<h2>Left out</h2><ul class="note">{left_out}</ul>' if left_out else "")

@@ -2,11 +2,11 @@
 
 The time left is the sum over the processes still to run of what each took when it last ran. Those
 that have not run yet are taken to need the mean of those that have; so from the second round on
-the estimate is a measurement. It is written over one line of the terminal, to stderr; where stderr
-is no terminal nothing is written, for a log of such lines helps nobody.
+the estimate is a measurement. It is written to stderr: on a terminal over one line, again and again; into a file or
+a CI's log a line a round, for a line a process helps nobody there.
 """
 
-import shutil
+import os
 import sys
 import time
 
@@ -22,11 +22,18 @@ class Progress:
         self._cost = {}
         self._done = 0
         self._started = 0.0
-        self._shown = hasattr(self._stream, "isatty") and self._stream.isatty()
+        self._on_terminal = hasattr(self._stream, "isatty") and self._stream.isatty()
+
+    def start_round(self, number):
+        """Round `number`, counted from 0, begins."""
+        if not self._on_terminal:
+            left = f", {self._words(self.left())}" if self._cost else ""
+            line = f"round {number + 1} of {self._rounds}: {len(self._jobs)} processes{left}"
+            print(line, file=self._stream, flush=True)
 
     def start(self, job, label):
         self._started = self._clock()
-        if self._shown:
+        if self._on_terminal:
             total = len(self._jobs) * self._rounds
             self._write(f"{self._done + 1}/{total}  {label}  {self._words(self.left())}")
 
@@ -52,13 +59,20 @@ class Progress:
         return sum(self._cost.get(job, 0.0) for job in self._jobs)
 
     def close(self):
-        if self._shown:
+        if self._on_terminal:
             self._write("")
 
     def _write(self, text):
-        width = shutil.get_terminal_size().columns - 1
-        self._stream.write("\r\x1b[K" + text[:width])
+        self._stream.write("\r\x1b[K" + text[: self._width()])
         self._stream.flush()
+
+    def _width(self):
+        """What fits on a line of the terminal, which need not be stdout's: that may be a file."""
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError, AttributeError):
+            columns = 0
+        return (columns or 80) - 1  # some terminals say 0
 
     @staticmethod
     def _words(seconds):

@@ -13,8 +13,8 @@ and the whole range were refused: noise on a shared machine has one side only, a
 round would move them.
 
 A contender that failed in any round is failed, with its message, and has no numbers: there is no
-second try that could hide a race. Results are saved as JSON with a schema number, and a file of
-another schema is refused.
+second try that could hide a race. Results are saved as JSON with a schema number; a file of another schema is
+refused, and so is one that is not as shape.py says.
 """
 
 import json
@@ -22,6 +22,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from benchmarks import shape
 from benchmarks.contenders import UsageError, rank
 from benchmarks.workload import Point
 
@@ -50,7 +51,7 @@ class Series:
             self.histogram[int(bucket)] = self.histogram.get(int(bucket), 0) + count
 
     def fail(self, message):
-        self.error = message
+        self.error = shape.one_line(message)
         self.metrics.clear()
         self.histogram.clear()
 
@@ -93,6 +94,7 @@ class Results:
         self.series = {}
         self.left_out = []
         self.rounds = 0
+        self.stopped = False  # by Ctrl-C, before the last round's end
 
     def __getitem__(self, key):
         return self.series.setdefault(key, Series())
@@ -123,8 +125,8 @@ class Results:
     def failures(self):
         return [(key, series.error) for key, series in self.series.items() if series.error]
 
-    def save(self, path):
-        """Write it all as JSON; UsageError if the file cannot be written."""
+    def as_json(self):
+        """It all as the text of a result file."""
         document = {
             "schema": SCHEMA,
             **self.facts,
@@ -143,11 +145,11 @@ class Results:
                 for key, series in self.series.items()
             ],
         }
-        write(path, json.dumps(document, indent=1) + "\n")
+        return json.dumps(document, indent=1) + "\n"
 
 
 def write(path, text):
-    """Write a report; UsageError if that is not possible."""
+    """Write a file; UsageError if that is not possible."""
     try:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
@@ -156,7 +158,7 @@ def write(path, text):
 
 
 def load(path):
-    """Results from a file that `save` wrote; UsageError if it is not one."""
+    """Results from a file of what `as_json` made; UsageError if it is not one."""
     try:
         with open(path, encoding="utf-8") as file:
             document = json.load(file)
@@ -167,21 +169,22 @@ def load(path):
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise UsageError(f"{path} is not a result file that this version can read (schema {SCHEMA}).")
     try:
+        shape.document(document, "")
         return _from_document(document)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UsageError(f"{path} is not a whole result file: something is missing or of the wrong kind.") from None
+    except shape.Wrong as wrong:
+        raise UsageError(f"{path} is not a whole result file: {wrong}.") from None
 
 
 def _from_document(document):
     found = Results({name: document[name] for name in ("date", "command", "machine", "python", "versions")})
-    found.rounds = int(document["rounds"])
-    found.left_out = list(document["left_out"])
-    for entry in document["results"]:
+    found.rounds, found.left_out = document["rounds"], document["left_out"]
+    for place, entry in enumerate(document["results"]):
         key = Key(entry["workload"], Point(entry["n"], entry["size"]), entry["contender"])
-        rank(key.contender)  # a name that cannot be ordered would fail later, in a table
+        if key in found.series:
+            raise shape.Wrong(f"results[{place}] is there a second time")
         found.series[key] = Series(
             {name: [float(value) for value in values] for name, values in entry["metrics"].items()},
-            {int(bucket): int(count) for bucket, count in entry["histogram"].items()},
+            {int(bucket): count for bucket, count in entry["histogram"].items()},
             entry["error"],
         )
     return found

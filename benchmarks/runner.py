@@ -21,6 +21,7 @@ import sys
 import time
 from typing import NamedTuple
 
+from benchmarks import shape
 from benchmarks.child import LONG_ENOUGH
 from benchmarks.contenders import UsageError, contender, environment, interpreter, why_not
 from benchmarks.progress import Progress
@@ -41,14 +42,6 @@ class Job(NamedTuple):
         return f"{self.workload} {self.point} {self.contender}"
 
 
-class Interrupted(Exception):
-    """Ctrl-C: `results` holds what was measured until then."""
-
-    def __init__(self, results):
-        super().__init__("stopped")
-        self.results = results
-
-
 def plan(workloads: list[Workload], only_contenders=None):
     """The jobs of one round, and what is left out with the reasons.
 
@@ -59,7 +52,7 @@ def plan(workloads: list[Workload], only_contenders=None):
         for name in only_contenders:
             if reason := why_not(contender(name).module):
                 raise UsageError(f"The contender {name!r} cannot run on this interpreter: it {reason}.")
-    jobs, left_out = [], []
+    jobs, left_out, capped = [], [], {}
     for work in workloads:
         names = work.names() if only_contenders is None else _chosen(work, only_contenders)
         for point in work.points:
@@ -67,12 +60,15 @@ def plan(workloads: list[Workload], only_contenders=None):
                 reason = why_not(contender(name).module)
                 if reason:
                     left_out.append(f"{contender(name).label} {reason}.")
+                elif work.is_capped(name, point):
+                    capped.setdefault((work.name, work.caps[name]), {})[name] = None
                 elif reason := work.why_not(name, point):
                     left_out.append(reason)
                 else:
                     jobs.append(Job(work.name, point, name))
     if not jobs:
-        raise UsageError("None of these workloads has a contender that can run here.")
+        raise UsageError(" ".join(["None of these workloads has a contender that can run here.", *dict.fromkeys(left_out)]))
+    left_out += [f"{name} is run up to {cap:,} only with {', '.join(rivals)}." for (name, cap), rivals in capped.items()]
     return jobs, list(dict.fromkeys(left_out))
 
 
@@ -92,14 +88,14 @@ def check_gort():
 
 
 def run(jobs, rounds, facts, left_out=(), budget=None, stream=None, run_job=None):
-    """Run every job `rounds` times, fewer if the budget of seconds is reached. Returns Results.
+    """Run every job `rounds` times, fewer if the budget of seconds is reached or at Ctrl-C. Returns Results.
 
     `run_job` takes a job and returns a reading or raises ChildFailed; tests give their own.
     """
     if run_job is None:
         run_job = functools.partial(run_child, enough=QUICK_ENOUGH) if budget else run_child
     results = Results(facts)
-    results.left_out = list(left_out)
+    results.left_out = [shape.one_line(reason) for reason in left_out]
     jobs = list(jobs)
     progress = Progress(jobs, rounds, stream)
     start, missed = time.monotonic(), {}
@@ -107,6 +103,7 @@ def run(jobs, rounds, facts, left_out=(), budget=None, stream=None, run_job=None
         for number in range(rounds):
             if budget and number and time.monotonic() - start + progress.round_cost() > budget:
                 break
+            progress.start_round(number)
             for job in turned(list(jobs), number):
                 if budget and time.monotonic() - start > budget:  # can only be so in the first round
                     missed.setdefault(job.workload)
@@ -126,7 +123,8 @@ def run(jobs, rounds, facts, left_out=(), budget=None, stream=None, run_job=None
                 results.left_out.append(f"Not (or not all) run within {budget:.0f} s: {', '.join(missed)}.")
                 break
     except KeyboardInterrupt:
-        raise Interrupted(results) from None
+        results.stopped = True
+        results.left_out.append(f"Stopped by Ctrl-C after {results.rounds} of {rounds} rounds.")
     finally:
         progress.close()
     return results

@@ -4,9 +4,10 @@
     |---------------|----------------:|----------------:|
     | gort          | 1.31 us ±2%  1x | ...
 
-A cell holds the median, the spread, and the ratio to the baseline: how many times gort's cost
-this contender's is. So over 1x means that gort is faster, and below 1x that it loses. The rows stand
-in a fixed order, not by speed, so that two tables can be compared by eye.
+A cell holds the median, the spread, and the ratio to gort: how many times gort's cost this contender's is. So over
+1x means that gort is faster, and below 1x that it loses. gort is the gort that a user gets without asking for a number
+of Ps; procs=1 has a row of its own. The rows stand in a fixed order, not by speed, so that two tables can be compared
+by eye.
 
 Numbers get three significant digits and a unit; more would claim a precision that no benchmark in
 Python has.
@@ -15,11 +16,10 @@ Python has.
 from benchmarks.contenders import contender
 from benchmarks.machine import lines
 from benchmarks.results import Key, spread
-from benchmarks.workload import METRICS, MORE_IS_BETTER, WHOLE
+from benchmarks.workload import METRICS, MORE_IS_BETTER, TIMES, WHOLE
 
-_TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B"))
-_SECONDS = ("time", "cpu", "p50", "p99", "gap")
 
 
 def three_digits(value):
@@ -43,8 +43,8 @@ def quantity(value, metric):
     """A metric's value with its unit."""
     if value is None:
         return "-"
-    if metric in _SECONDS:
-        return _in_units(value, _TIMES)
+    if metric in TIMES:
+        return _in_units(value, _SECONDS)
     if metric == "memory":
         return _in_units(value, _BYTES)
     return "0" if value == 0 else f"{value:.2g}" if abs(value) < 0.1 else three_digits(value)
@@ -63,11 +63,9 @@ def heading(work, metric):
 
 
 def baseline(results, work):
-    """The contender that ratios refer to: the workload's own, else the first gort, else none."""
-    present = results.contenders(work.name)
-    if work.baseline in present:
-        return work.baseline
-    return next((name for name in present if contender(name).is_gort), None)
+    """The contender that ratios refer to: gort as a user gets it by default, and where that was not run the first
+    other gort; None if there is none."""
+    return next((name for name in results.contenders(work.name) if contender(name).is_gort), None)
 
 
 def cell(results, key, metric, against):

@@ -43,10 +43,10 @@ METRICS = {
     "rate": "requests a second",
     "gap": "longest gap of a 10 ms heartbeat",
 }
+TIMES = ("time", "cpu", "p50", "p99", "gap")  # in seconds
 WHOLE = ("p50", "p99", "rate", "gap")  # these are not per operation
 MORE_IS_BETTER = ("rate",)
 NEGLIGIBLE = {"memory": 1.0, "switches": 0.01}  # less is too little for anyone to notice
-
 
 _ON_UVLOOP = {"asyncio": "uvloop", "asyncio-streams": "uvloop-streams"}
 
@@ -82,7 +82,6 @@ class Workload:
     axis       what a point's x counts ("goroutines"); with three points or more it becomes a curve
     metrics    the metrics that are shown, the most important first
     gorts      the gort contenders; their function is contenders["gort"]
-    baseline   the contender that ratios refer to
     caps       the largest x at which a contender is run, where more would be senseless
     warm       the point of the warm-up before the measurement; None: the function has its own
     repeat     repeat small work within the process until it has lasted long enough to be timed;
@@ -104,7 +103,6 @@ class Workload:
     axis: str | None = None
     metrics: tuple[str, ...] = ("time",)
     gorts: tuple[str, ...] = ("gort", "gort-p1")
-    baseline: str = "gort"
     caps: dict[str, float] = field(default_factory=dict)
     warm: Callable[[Point], Point | None] = _tenth
     repeat: bool = True
@@ -127,9 +125,12 @@ class Workload:
     def ops(self, point):
         return 1 if self.per is None else point.n
 
+    def is_capped(self, name, point):
+        return point.x > self.caps.get(name, point.x)
+
     def why_not(self, name, point):
         """Why a contender is not run at a point, as a sentence; None if it is."""
-        if point.x > self.caps.get(name, point.x):
+        if self.is_capped(name, point):
             return f"{self.name} is run with {name} up to {self.caps[name]:,} only."
         free = available_bytes()
         if free is not None and (needed := self.bytes_each * point.n) > free:

@@ -162,7 +162,6 @@ WORKLOADS = [
         points=[Point(50_000)],
         quick=[Point(10_000)],
         gorts=("gort", "gort-p1", "gort-p2"),
-        baseline="gort-p1",
         contenders={"gort": pingpong_in_gort, "asyncio": pingpong_in_asyncio},
     ),
     Workload(
@@ -174,7 +173,6 @@ WORKLOADS = [
         points=[Point(100_000)],
         quick=[Point(20_000)],
         gorts=("gort", "gort-p1", "gort-p2"),
-        baseline="gort-p1",
         contenders={"gort": two_pairs_in_gort},
     ),
     Workload(
@@ -186,10 +184,8 @@ WORKLOADS = [
         metrics=("time", "switches"),
         points=[Point(100_000)],
         quick=[Point(10_000)],
-        gorts=("gort-p1",),
-        baseline="gort-p1",
         repeat=False,
-        labels={"gort-p1": "goroutines on one P", "gort-2m": "goroutines on two Ms", "threading": "OS threads"},
+        labels={"gort": "goroutines, as gort starts them", "gort-p1": "goroutines on one P", "gort-2m": "goroutines on two Ms", "threading": "OS threads"},
         contenders={
             "gort": messages_in_gort,
             "gort-2m": messages_on_two_ms,

@@ -156,7 +156,6 @@ WORKLOADS = [
         points=[Point(2_000)],
         quick=[Point(400)],
         gorts=("gort", *_procs()),
-        baseline="gort-p1",
         labels=_PLAIN,
         reason="With a GIL nobody computes on two CPUs; what is left is the price of starting a goroutine.",
         contenders={

@@ -230,7 +230,6 @@ WORKLOADS = [
         quick=[Point(4_000, 100)],
         warm=lambda point: None,
         repeat=False,
-        gorts=("gort",),
         needs=lambda point: too_many(SILENT + point.size),
         labels={"bare": "bare epoll loop", "asyncio": "asyncio Protocol", "uvloop": "uvloop Protocol"},
         contenders={name: with_args(_ALL[name], silent=SILENT) for name in ("gort", "bare", "asyncio", "gevent")},

@@ -92,7 +92,6 @@ WORKLOADS = [
         metrics=("time", "cpu"),
         points=[Point(2_000, 0.5)],
         quick=[Point(1_000, 0.25)],
-        gorts=("gort",),
         warm=_short,
         repeat=False,
         contenders={"gort": in_gort, "threading": in_threads},

@@ -209,7 +209,6 @@ WORKLOADS = [
         per="timer",
         points=[Point(1_000)],
         quick=[Point(200)],
-        gorts=("gort",),
         contenders={"gort": stop_in_gort, "threading": stop_in_threads},
     ),
     Workload(
@@ -220,7 +219,6 @@ WORKLOADS = [
         metrics=("cpu", "p50", "p99"),
         points=[Point(1_000, 0.25)],
         quick=[Point(200, 0.1)],
-        gorts=("gort",),
         warm=_short,
         repeat=False,
         contenders={"gort": fire_in_gort, "threading": fire_in_threads},
