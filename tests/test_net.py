@@ -2,12 +2,14 @@
 
 import array
 import errno
+import fcntl
 import os
 import random
 import socket
 import ssl
 import subprocess
 import sys
+import termios
 import threading
 import time
 import warnings
@@ -108,6 +110,66 @@ def tcp_pair():
     with net.listen("127.0.0.1:0") as listener:
         a = net.dial(listener.addr)
         return a, listener.accept(5)
+
+
+def unread(conn):
+    """How many bytes wait in the system."""
+    n = array.array("i", [0])
+    fcntl.ioctl(conn.fileno(), termios.FIONREAD, n)
+    return n[0]
+
+
+def send_whole(a, b, data):
+    """Send, and wait until all of it waits to be read."""
+    a.write(data)
+    end = time.monotonic() + 20
+    while unread(b) < len(data):
+        assert time.monotonic() < end
+        gort.sleep(0.001)
+
+
+@pytest.mark.parametrize("size", [1, 447, 448, 449, 2000, 65535, 65536])
+def test_a_read_returns_all_there_is(size):
+    """`read` asks for a few bytes first; then it does not return the rest, or splits what would fit."""
+
+    def main():
+        for make in (pipe_of_conns, tcp_pair):
+            a, b = make()
+            with a, b:
+                for k in (size, 3, size, size, *[1] * 12, size):
+                    waiting = gort.go(b.read)
+                    gort.gosched()  # so that it waits, and the next read takes the short way
+                    a.write(b"?")
+                    assert waiting.result(20) == b"?"
+                    send_whole(a, b, b"y" * k)
+                    assert b.read() == b"y" * k
+                send_whole(a, b, b"z" * 2000)
+                assert [len(b.read(n)) for n in (300, 500, 700, 1000)] == [300, 500, 700, 500]
+                send_whole(a, b, b"e" * 448)
+                a.close_write()
+                gort.sleep(0.01)
+                assert b.read() == b"e" * 448 and b.read() == b"" and b.read() == b""
+
+    run(main)
+
+
+@pytest.mark.parametrize("size", [447, 448, 449])
+def test_a_reset_behind_data_is_told_once_they_are_read(size):
+    """`read` looks for more behind a full read, and what it meets there is lost, or the data are."""
+
+    def main():
+        a, b = tcp_pair()
+        with b:
+            b.write(b"unread, so that closing resets")
+            send_whole(a, b, b"x" * size)
+            a.close()
+            gort.sleep(0.02)
+            assert b.read() == b"x" * size
+            with pytest.raises(ConnectionResetError):
+                b.read()
+            assert b.read() == b""
+
+    run(main)
 
 
 def test_reading_ahead_loses_nothing():
