@@ -58,10 +58,12 @@ STATUS = 70  # the process's, when the last resort ends it: EX_SOFTWARE
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """The ini option gort_timeout."""
     parser.addini("gort_timeout", "the time limit, in seconds, of tests marked gort (default: 60, 0: none)", default="60")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """The marker gort; and a copy of stderr for the last resort."""
     # Now, for pytest captures descriptor 2 while tests run.
     config.stash[_stderr] = os.dup(2)
     config.addinivalue_line(
@@ -72,6 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give that copy back."""
     os.close(config.stash[_stderr])
 
 
@@ -83,6 +86,7 @@ def no_leaks_fixture() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A unittest.TestCase calls its methods itself, so there both would do nothing, and silently: that is an error."""
     if issubclass(getattr(item, "cls", None) or object, unittest.TestCase):
         for used, what in (
             (item.get_closest_marker("gort") is not None, "@pytest.mark.gort"),
@@ -94,6 +98,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Where pytest calls a test: have it call the test as a main goroutine, with its limit, and look for leaks."""
     marker = pyfuncitem.get_closest_marker("gort")
     checked = "no_leaks" in pyfuncitem.fixturenames
     if marker is None and not checked:

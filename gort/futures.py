@@ -161,9 +161,15 @@ def settle(futures: Iterable[std.Future[Any]], timeout: float | None = None, *, 
 
 
 @overload
-def wait(future: std.Future[T], timeout: float | None = None) -> T: ...
+def wait(future: std.Future[T], timeout: float | None = None) -> T:
+    """One future: its result."""
+
+
 @overload
-def wait(future: Iterable[std.Future[Any]], timeout: float | None = None, *, when: str = ALL) -> Waited: ...
+def wait(future: Iterable[std.Future[Any]], timeout: float | None = None, *, when: str = ALL) -> Waited:
+    """Several: which are done, and which are not."""
+
+
 def wait(future: Any, timeout: float | None = None, *, when: str = ALL) -> Any:
     """Wait for a concurrent.futures.Future: return its result, or raise its exception.
 

@@ -159,7 +159,10 @@ class Group(Place):
     def __exit__(self, _type: object, exc: BaseException | None, _tb: object) -> bool:
         scope = self._scope
         if scope is not None:
-            scope.exit(exc)
+            try:
+                scope.exit(exc)
+            except GortError as elsewhere:  # it is left by another goroutine: that is an error as any other
+                exc = exc or elsewhere
         own = None if scope is None else scope.error
         outside: list[BaseException] = []  # what goes on outwards
         if exc is not None:

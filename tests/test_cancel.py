@@ -25,24 +25,10 @@ from gort.cancel import shield, timeout
 from gort.group import Group
 from gort.runtime.netpoll import Descriptor
 from gort.runtime.scope import Scope
+from settling import LONG, settle, start
 
 SEED = int(os.environ.get("GORT_SEED") or random.randrange(2**32))
 STRESS = float(os.environ.get("GORT_STRESS") or 0)  # seconds, for each number of Ps
-LONG = 1000.0
-
-
-def settle(*goroutines: Any) -> None:
-    """Come back when each of them waits or has ended."""
-    for g in goroutines:
-        while g.state not in ("waiting", "dead"):
-            gosched()
-
-
-def start(fn: Any, *args: Any) -> Any:
-    g = go(fn, *args)
-    settle(g)
-    return g
-
 
 WAITS: dict[str, Callable[[], Any]] = {
     "recv": lambda: Chan().recv(),
@@ -1016,3 +1002,108 @@ def test_no_value_vanishes_on_plain_threads(jitter: None) -> None:
     assert not errors
     assert sorted(got[0] + got[1]) == sorted(2 * n + who for who in (0, 1) for n in range(sent[who]))
     print(len(got[0]) + len(got[1]), "values")
+
+
+# -- blocks that a generator hands on ---------------------------------------------------------------------------------
+
+
+def blocks() -> dict[str, Any]:
+    ctx = context.with_timeout(context.background(), LONG)
+    return {"timeout": gort.timeout(LONG), "shield": gort.shield(), "Group": gort.Group(), "context": ctx}
+
+
+@pytest.mark.parametrize("kind", ["timeout", "shield", "Group", "context"])
+def test_a_block_that_another_goroutine_leaves_is_an_error(kind: str, procs: int) -> None:
+    """Broken: who finishes another goroutine's generator leaves a block that is not his, and nobody notices."""
+
+    def main() -> None:
+        gate: Chan[None] = Chan()
+        given: Chan[Any] = Chan()
+
+        def numbers() -> Any:
+            with blocks()[kind]:
+                yield 1
+
+        def begins() -> str:
+            it = numbers()
+            next(it)
+            given.send(it)
+            gate.recv()
+            return "unharmed"
+
+        g = go(begins)
+        it = given.recv()
+
+        def finishes() -> None:
+            list(it)
+
+        with pytest.raises((gort.GortError, ExceptionGroup)) as info:
+            go(finishes).result()
+        error = info.value.exceptions[0] if isinstance(info.value, ExceptionGroup) else info.value
+        assert type(error) is gort.GortError and "another goroutine" in str(error)
+        settle(g)
+        gate.send(None)
+        assert g.result() == "unharmed"
+
+    run(main, procs=procs)
+
+
+def test_a_limit_that_another_goroutine_has_left_is_raised_nowhere(procs: int) -> None:
+    """Broken: the limit of a block that is over interrupts the goroutine that once entered it."""
+
+    def main() -> None:
+        gate: Chan[int] = Chan()
+        given: Chan[Any] = Chan()
+        left = threading.Event()
+
+        def numbers() -> Any:
+            with gort.timeout(0):
+                yield 1
+
+        def begins() -> list[int]:
+            it = numbers()
+            next(it)  # its time is over: the next wait would raise
+            threading.Thread(target=finishes, args=(it,)).start()
+            left.wait()  # without gort
+            return [gate.recv(), gate.recv(timeout=LONG)]
+
+        def finishes(it: Any) -> None:
+            with pytest.raises(gort.GortError, match="another goroutine"):
+                list(it)
+            left.set()
+
+        g = go(begins)
+        gate.send(1)
+        gate.send(2)
+        assert g.result() == [1, 2]
+
+    run(main, procs=procs)
+
+
+def test_a_generator_may_be_closed_anywhere() -> None:
+    """Broken: a generator that is dropped inside its block, by whoever has it last, makes an error of its clean-up."""
+
+    def main() -> None:
+        given: Chan[Any] = Chan()
+
+        def numbers(block: Any) -> Any:
+            with block:
+                yield 1
+
+        def begins(block: Any) -> None:
+            it = numbers(block)
+            next(it)
+            given.send(it)
+            gosched()
+
+        for kind in ("timeout", "shield"):
+            g = go(begins, blocks()[kind])
+            it = given.recv()
+            it.close()
+            g.join()
+            go(begins, blocks()[kind])
+            it = given.recv()
+            gosched()
+            assert list(it) == []  # he who entered has ended: whom should it concern?
+
+    run(main, procs=1)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 import threading
 from collections import Counter, deque
 from time import monotonic
@@ -23,30 +22,8 @@ import pytest
 
 import gort
 from gort import Chan, ChannelClosed, go, gosched, run, select
+from settling import LONG, settle, start
 from spreading import go_all
-
-LONG = 50.0  # a time-out that is there, but never over
-
-
-def settle(task: Any) -> None:
-    """Come back when this goroutine, or plain thread, waits or has ended."""
-    if isinstance(task, threading.Thread):
-        while task.is_alive():
-            frame = sys._current_frames().get(task.ident or 0)
-            if frame is not None and frame.f_code.co_name == "_park_thread":
-                return
-            gosched()
-    else:
-        while task.state not in ("waiting", "dead"):
-            gosched()
-
-
-def start(fn: Any, *args: Any) -> gort.Goroutine[Any]:
-    """A goroutine that has come as far as it can."""
-    g = go(fn, *args)
-    settle(g)
-    return g
-
 
 # -- the ways of doing the same -----------------------------------------------------------------------------------
 

@@ -36,23 +36,10 @@ from gort.context import (
     with_value,
     without_cancel,
 )
+from settling import LONG, start
 
 SEED = int(os.environ.get("GORT_SEED") or random.randrange(2**32))
 STRESS = float(os.environ.get("GORT_STRESS") or 0)  # seconds
-LONG = 1000.0
-
-
-def settle(*goroutines: Any) -> None:
-    """Come back when each of them waits or has ended."""
-    for g in goroutines:
-        while g.state not in ("waiting", "dead"):
-            gosched()
-
-
-def start(fn: Any, *args: Any) -> Any:
-    g = go(fn, *args)
-    settle(g)
-    return g
 
 
 class Reason(Exception):

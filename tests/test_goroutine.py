@@ -22,15 +22,7 @@ import pytest
 
 import gort
 from gort import Chan, Runtime, current, go, gosched, run, sleep
-
-LONG = 50.0
-
-
-def settle(g: gort.Goroutine[Any]) -> gort.Goroutine[Any]:
-    """Come back when this goroutine waits or has ended."""
-    while g.state not in ("waiting", "dead"):
-        gosched()
-    return g
+from settling import LONG, settle
 
 
 def fail(message: str = "on purpose") -> None:

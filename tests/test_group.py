@@ -18,26 +18,13 @@ from typing import Any
 import pytest
 
 import gort
-from gort import Cancelled, Chan, GoroutineCancelled, GortError, context, go, gosched, run
+from gort import Cancelled, Chan, GoroutineCancelled, GortError, context, go, run
 from gort.cancel import shield, timeout
 from gort.group import Group
+from settling import LONG, settle, start
 
 SEED = int(os.environ.get("GORT_SEED") or random.randrange(2**32))
 STRESS = float(os.environ.get("GORT_STRESS") or 0)  # seconds, for each number of Ps
-LONG = 1000.0
-
-
-def settle(*goroutines: Any) -> None:
-    """Come back when each of them waits or has ended."""
-    for g in goroutines:
-        while g.state not in ("waiting", "dead"):
-            gosched()
-
-
-def start(fn: Any, *args: Any) -> Any:
-    g = go(fn, *args)
-    settle(g)
-    return g
 
 
 def forever() -> None:

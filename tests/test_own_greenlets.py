@@ -7,14 +7,8 @@ from typing import Any
 import greenlet
 import pytest
 
-import gort
 from gort import Chan, GortError, Mutex, go, gosched, run, sleep
-
-
-def settle(g: gort.Goroutine[Any]) -> gort.Goroutine[Any]:
-    while g.state not in ("waiting", "dead"):
-        gosched()
-    return g
+from settling import settle
 
 
 def test_they_wait_for_anything(procs: int) -> None:

@@ -16,17 +16,8 @@ import pytest
 
 import gort
 from gort import Chan, ChannelClosed, go, gosched, recv, run, select, send, sleep
+from settling import LONG, settle
 from spreading import spread
-
-LONG = 50.0
-
-
-def settle(g: gort.Goroutine[Any]) -> gort.Goroutine[Any]:
-    """Come back when this goroutine waits or has ended."""
-    while g.state not in ("waiting", "dead"):
-        gosched()
-    return g
-
 
 # -- behaviour 13: None and closed channels -----------------------------------------------------------------------
 

@@ -5,45 +5,16 @@ Nothing here sleeps to let something happen: `settle` waits until a goroutine or
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import gort
-from gort import Cancelled, Deadlock, GortError, go, gosched, run
+from gort import Cancelled, GortError, go, gosched, run
 from gort.runtime.scope import Scope
 from gort.sync import Cond, Event, Mutex, Once, RWMutex, SyncError, once
-
-LONG = 50.0  # a time-out that is there, but never over
-
-
-def settle(task: Any) -> Any:
-    """Come back when this goroutine, or plain thread, waits or has ended."""
-    if isinstance(task, threading.Thread):
-        while task.is_alive():
-            frame = sys._current_frames().get(task.ident or 0)
-            if frame is not None and frame.f_code.co_name == "_park_thread":
-                break
-            gosched()
-    else:
-        while task.state not in ("waiting", "dead"):
-            gosched()
-    return task
-
-
-def start(fn: Callable[..., Any], *args: Any) -> gort.Goroutine[Any]:
-    """A goroutine that has come as far as it can."""
-    return settle(go(fn, *args))
-
-
-def thread(fn: Callable[..., Any], *args: Any) -> threading.Thread:
-    t = threading.Thread(target=fn, args=args, daemon=True)
-    t.start()
-    return t
-
+from settling import LONG, settle, start, thread
 
 # -- Cond ---------------------------------------------------------------------------------------------------------
 
@@ -359,7 +330,6 @@ def test_event_cancelled_waiter(procs: int) -> None:
         assert tasks[0].result() and tasks[2].result()
 
     run(main, procs=procs)
-
 
 
 # -- Once ---------------------------------------------------------------------------------------------------------

@@ -5,9 +5,7 @@ Nothing here sleeps to let something happen: `settle` waits until a goroutine or
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,34 +13,7 @@ import pytest
 import gort
 from gort import Cancelled, GortError, go, gosched, run, sleep
 from gort.sync import Barrier, BrokenBarrier, Event, Semaphore, SyncError, WaitGroup
-
-LONG = 50.0  # a time-out that is there, but never over
-
-
-def settle(task: Any) -> Any:
-    """Come back when this goroutine, or plain thread, waits or has ended."""
-    if isinstance(task, threading.Thread):
-        while task.is_alive():
-            frame = sys._current_frames().get(task.ident or 0)
-            if frame is not None and frame.f_code.co_name == "_park_thread":
-                break
-            gosched()
-    else:
-        while task.state not in ("waiting", "dead"):
-            gosched()
-    return task
-
-
-def start(fn: Callable[..., Any], *args: Any) -> gort.Goroutine[Any]:
-    """A goroutine that has come as far as it can."""
-    return settle(go(fn, *args))
-
-
-def thread(fn: Callable[..., Any], *args: Any) -> threading.Thread:
-    t = threading.Thread(target=fn, args=args, daemon=True)
-    t.start()
-    return t
-
+from settling import LONG, settle, start, thread
 
 # -- Semaphore ----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ waiter has to be old enough to be handed the mutex, the test waits for exactly t
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from time import monotonic
 from typing import Any
@@ -15,38 +14,10 @@ from typing import Any
 import pytest
 
 import gort
-from gort import Deadlock, GortError, go, gosched, run, sleep
+from gort import GortError, go, gosched, run, sleep
 from gort.sync import Cond, Mutex, RWMutex, Semaphore, SyncError
 from gort.sync.mutex import STARVING
-
-LONG = 50.0  # a time-out that is there, but never over
-
-
-def settle(task: Any) -> Any:
-    """Come back when this goroutine, or plain thread, waits or has ended."""
-    if isinstance(task, threading.Thread):
-        while task.is_alive():
-            frame = sys._current_frames().get(task.ident or 0)
-            # Past the function's first line, so inside its `try`: an exception that arrives now is taken care of.
-            if frame is not None and frame.f_code.co_name == "_park_thread":
-                if frame.f_lineno > frame.f_code.co_firstlineno + 1:
-                    break
-            gosched()
-    else:
-        while task.state not in ("waiting", "dead"):
-            gosched()
-    return task
-
-
-def start(fn: Any, *args: Any) -> gort.Goroutine[Any]:
-    """A goroutine that has come as far as it can."""
-    return settle(go(fn, *args))
-
-
-def thread(fn: Any, *args: Any) -> threading.Thread:
-    t = threading.Thread(target=fn, args=args, daemon=True)
-    t.start()
-    return t
+from settling import LONG, settle, start, thread
 
 
 def spread(procs: int, *fns: Any) -> list[gort.Goroutine[Any]]:
@@ -415,7 +386,6 @@ def test_cancelled_loser(procs: int) -> None:
         assert m.locked() and m._waiting() == 0
 
     run(main, procs=procs)
-
 
 
 def test_many_timeouts_do_not_pile_up() -> None:

@@ -6,38 +6,15 @@ Nothing here sleeps to let something happen: `settle` waits until a goroutine wa
 from __future__ import annotations
 
 import gc
-import threading
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-import gort
 from gort import Chan, go, gosched, run
 from gort.sync import Event, Pool, SingleFlight, SyncError, local
+from settling import LONG, start, thread
 from greenlet import greenlet
-
-LONG = 50.0  # a time-out that is there, but never over
-
-
-def settle(task: Any) -> Any:
-    """Come back when this goroutine waits or has ended."""
-    while task.state not in ("waiting", "dead"):
-        gosched()
-    return task
-
-
-def start(fn: Callable[..., Any], *args: Any) -> gort.Goroutine[Any]:
-    """A goroutine that has come as far as it can."""
-    return settle(go(fn, *args))
-
-
-def thread(fn: Callable[..., Any], *args: Any) -> threading.Thread:
-    t = threading.Thread(target=fn, args=args, daemon=True)
-    t.start()
-    return t
-
 
 # -- Pool ---------------------------------------------------------------------------------------------------------
 

@@ -82,6 +82,7 @@ class _Nobody:
     """Stands for the carrier and the machine of the goroutine that forked: nothing can be delivered to it."""
 
     g = inner = wait = pending = None
+    gone = True
     live = property(lambda self: 0)
 
     @property

@@ -280,7 +280,14 @@ class Machine:
 
     def _retry(self) -> None:
         """Throw what could not be thrown before, if its goroutine has given way since."""
-        self.undelivered = [c for c in self.undelivered if c.pending is not None and c.g is not None and not self._throw(c)]
+        self.undelivered = [
+            c
+            for c in self.undelivered
+            if c.pending is not None
+            and c.g is not None
+            and getattr(getattr(c.pending, "scope", None), "active", True)  # else: left by another goroutine, scope.py
+            and not self._throw(c)
+        ]
 
     def make(self) -> None:
         """The maker: the LRQ's turn has come when there was no idle carrier to stand there (see carrier.py)."""

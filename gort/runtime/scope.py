@@ -12,6 +12,7 @@ Invariants.
 - The exception is raised at most once, and only while the goroutine is inside the block.  It cannot arrive later:
   delivery and the block's end both happen on the goroutine's own machine, and the end clears `active` and takes back
   an exception that was delivered but not raised yet.
+- A block is entered and left by the same goroutine.  Only a generator can break that, and gets an error.
 - It is not lost to another that was faster: exceptions for one goroutine queue up (Machine.deliver, advance), and each
   is raised at a blocking operation of its own, unless its block has ended by then.
 
@@ -28,6 +29,7 @@ from greenlet import getcurrent
 from ..errors import Cancelled, GortError
 from . import plain
 from .carrier import Carrier, current
+from .goroutine import Goroutine
 
 
 def owner() -> Any:
@@ -86,10 +88,15 @@ class Scope:
         return True
 
     def exit(self, exc: BaseException | None) -> bool:
-        """End the block; was exc this scope's own doing?"""
+        """End the block; was exc this scope's own doing?
+
+        Raises GortError if it is left by another goroutine than the one that entered it.
+        """
         self.active = False
         g = self.g
         assert g is not None
+        if owner() is not g and self._left_elsewhere(exc):
+            return False
         inner = getattr(g, "_scope", None)
         if inner is self:
             g._scope = self.parent
@@ -102,6 +109,31 @@ class Scope:
         if carrier.pending is not None and carrier.pending is self.error:
             carrier.m.advance(carrier)
         return exc is not None and exc is self.error
+
+
+    def _left_elsewhere(self, exc: BaseException | None) -> bool:
+        """A generator was suspended inside the block, and somebody else goes on with it.  True: that does no harm.
+
+        The books of the one who entered are his thread's to change, so they stay as they are; that the scope is no
+        longer active is enough: what is not raised yet never will be (wait.waiter).
+        """
+        if _gone(self.g):
+            return False  # in the child of a fork the one who entered is this thread, under another name
+        if not (isinstance(exc, GeneratorExit) or (isinstance(self.g, Goroutine) and self.g.done())):
+            raise _elsewhere(self.g)
+        return True  # the generator is only cleaned up, or nobody is there any more whom the limit could concern
+
+
+def _gone(g: Any) -> bool:
+    return isinstance(g, Goroutine) and getattr(g.carrier, "gone", False)
+
+
+def _elsewhere(g: Any) -> GortError:
+    who = g.describe() if isinstance(g, Goroutine) else "a plain thread"
+    return GortError(
+        f"this block was entered by {who}, and is left by another goroutine or thread: a generator that is suspended "
+        "inside a with block of gort must be finished, or closed, where it was begun"
+    )
 
 
 class Shield:
@@ -121,8 +153,13 @@ class Shield:
                 g._more = []
                 carrier.pending = None
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _type: object, exc: BaseException | None, _tb: object) -> None:
         g = self.g
+        if g is not None and owner() is not g and not _gone(g):
+            # It stays shielded, for only its own thread can change that.
+            if isinstance(exc, GeneratorExit) or (isinstance(g, Goroutine) and g.done()):
+                return
+            raise _elsewhere(g)
         if isinstance(g, plain.PlainThread):
             g.unshield()
         elif g is not None:

@@ -8,6 +8,13 @@ a time-out, or the ``[alarm, callback, heap]`` of an `Alarm`.
 Stopping a timer does not search the heap: it marks the entry dead and counts.  When more than half of the heap is
 dead it is rebuilt, so a program that sets a minute's time-out a hundred thousand times a second stays small.
 
+That count (`dead`) is not exact without a GIL: whoever stops a timer adds to it without the lock, for the price of a
+lock would be paid by each operation with a time-out, and two at the same moment may count one.  It decides only when
+to rebuild.  Too high, by a subtraction that was lost, it rebuilds early, and 64 more must be counted before the next
+time.  Too low, it rebuilds late, by as many as were lost since the last rebuild, which makes it exact again; and
+because it is never let below zero, they are not more than were dead at once.  So a heap stays within its bound and
+some few, for a loss needs two threads in the same few nanoseconds.
+
 Invariants.
 - A heap belongs to a P.  It is changed only under its lock, by any thread.
 - A P with a live timer is held by a machine, which looks at least every slice, or is idle, and then the machine that
@@ -179,7 +186,7 @@ class TimerHeap:
         with self.lock:
             while heap and heap[0][2][0] is None:
                 heapq.heappop(heap)
-                self.dead -= 1
+                self.dead = max(0, self.dead - 1)
             return heap[0][0] if heap else INFINITY
 
     def peek(self) -> float:
@@ -203,7 +210,7 @@ class TimerHeap:
             while heap and heap[0][0] <= now and len(due) < BATCH:
                 item = pop(heap)
                 if item[2][0] is None:
-                    self.dead -= 1
+                    self.dead = max(0, self.dead - 1)
                 else:
                     due.append(item)
             more = bool(heap) and heap[0][0] <= now

@@ -108,6 +108,7 @@ class ThreadWaiter:
 
     def advance(self, _w: Any) -> None:
         self.owner.advance(self)
+        self.pending = self.owner.pending
 
     def rest(self) -> None:
         """Our ticket has been claimed: wait for the claimer to have done its work.
@@ -195,11 +196,14 @@ def waiter() -> Any:
         w = adopt(w)
         owner = getattr(w, "carrier", w)
         pending = owner.pending
-    if pending is not None:
-        if isinstance(pending, (Cancelled, KeyboardInterrupt)):
-            pending.raised = True  # type: ignore[union-attr]
+    while pending is not None:
         owner.m.advance(owner)
-        raise pending
+        scope = getattr(pending, "scope", None)
+        if scope is None or scope.active:  # else its block was left by another goroutine: scope.py
+            if isinstance(pending, (Cancelled, KeyboardInterrupt)):
+                pending.raised = True  # type: ignore[union-attr]
+            raise pending
+        pending = owner.pending
     return w
 
 
