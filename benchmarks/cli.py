@@ -122,13 +122,31 @@ def code(name, only):
         if name not in work.names() and not (rival.key == "gort" and "gort" in work.contenders):
             continue
         fn = work.function(name)
-        fn = getattr(fn, "func", fn)
-        if fn not in seen:
-            found += ["", "", f"# {work.name}: {work.title}", "", inspect.getsource(fn).rstrip()]
-        seen.add(fn)
+        parts = [part for part in parts_of(getattr(fn, "func", fn)) if part not in seen]
+        if parts:
+            found += ["", "", f"# {work.name}: {work.title}"]
+        for part in parts:
+            found += ["", *inspect.getsource(part).rstrip().splitlines(), ""]
+        seen.update(parts)
     if not seen:
         raise UsageError(f"None of these workloads has the contender {name!r}.")
-    return "\n".join(found) + "\n"
+    return "\n".join(found).rstrip() + "\n"
+
+
+def parts_of(fn):
+    """A workload's function after the functions and classes of its file that it uses."""
+    found, names = [], _names_in(fn.__code__)
+    for name in names:
+        used = fn.__globals__.get(name)
+        if getattr(used, "__module__", None) == fn.__module__ and used is not fn and used not in found:
+            found += parts_of(used) if inspect.isfunction(used) else [used]
+    return list(dict.fromkeys([*found, fn]))
+
+
+def _names_in(code):
+    """The global names that a function and those within it mention, in their order."""
+    inner = [const for const in code.co_consts if inspect.iscode(const)]
+    return dict.fromkeys([*code.co_names, *(name for each in inner for name in _names_in(each))])
 
 
 def main(argv=None):

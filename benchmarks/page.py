@@ -1,7 +1,7 @@
 """The report as one self-contained page: no script, no font, no file beside it.
 
-For each workload: what it does, bars for its largest point, a curve where it has three points or
-more, a histogram where it has latencies, and the table with every number. The machine, versions, GIL
+For each workload: what it does, bars for its largest point, a curve where it has more than one
+point, a histogram where it has latencies, and the table with every number. The machine, versions, GIL
 state and the exact command stand at the top.
 
 The overview at the top links to each workload. Colours follow the reader's prefers-color-scheme. gort is the strong
@@ -125,9 +125,9 @@ def bar_plot(results, work, metric):
 
 
 def curve_plot(results, work, metric):
-    """Curves of the cost against the axis, if there is one with three points or more."""
+    """Curves of the cost against the axis, if there is one and more than one place on it."""
     points = results.points(work.name)
-    if not work.axis or len(points) < 3:
+    if not work.axis or len({point.x for point in points}) < 2:
         return ""
     items = []
     for name in results.contenders(work.name):

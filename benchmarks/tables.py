@@ -47,7 +47,10 @@ def quantity(value, metric):
         return _in_units(value, _SECONDS)
     if metric == "memory":
         return _in_units(value, _BYTES)
-    return "0" if value == 0 else f"{value:.2g}" if abs(value) < 0.1 else three_digits(value)
+    if abs(value) >= 0.1:
+        return three_digits(value)
+    text = f"{value:.2g}"
+    return text if "e" not in text else f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def times(ratio):

@@ -79,7 +79,7 @@ class Workload:
     """One question with a function for each contender. The fields that need words:
 
     per        what an operation is ("message"); None: the work is judged as a whole
-    axis       what a point's x counts ("goroutines"); with three points or more it becomes a curve
+    axis       what a point's x counts ("goroutines"); with more than one point there are curves over it
     metrics    the metrics that are shown, the most important first
     gorts      the gort contenders; their function is contenders["gort"]
     caps       the largest x at which a contender is run, where more would be senseless

@@ -22,7 +22,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 
-from benchmarks import cli, compare, contenders, load, machine, meter, overview, page, results, runner, svg
+from benchmarks import CHECKOUT, cli, compare, contenders, load, machine, meter, overview, page, results, runner, svg
 from benchmarks import tables, targets
 from benchmarks.contenders import UsageError
 from benchmarks.progress import Progress
@@ -249,6 +249,44 @@ def test_the_losses_are_all_rows_where_a_rival_is_cheaper_and_no_others():
     assert overview.losses(won, all_workloads()) == [] and "Nowhere in this run." in cli.report(won, all_workloads())
     unsure = results_of({"gort": [1.0, 1.0, 1.0], "asyncio": [0.8, 0.9, 1.3]})
     assert [loss.close for loss in overview.losses(unsure, all_workloads())] == [True]
+
+
+def table_of(text, corner):
+    """A Markdown table by its first cell: the first cell of each row -> column -> cell."""
+    lines = text[text.index(f"| {corner} ") :].partition("\n\n")[0].splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+    return {row[0]: dict(zip(head[1:], row[1:])) for row in rows}
+
+
+def as_markdown(corner, table):
+    columns = list(next(iter(table.values())))
+    rows = [[corner, *columns], ["---", *["---:"] * len(columns)]]
+    return [f"| {' | '.join(row)} |" for row in rows + [[name, *cells.values()] for name, cells in table.items()]]
+
+
+def test_the_readme_quotes_the_published_results():
+    # Broken: the README praises what RESULTS.md does not bear out, or keeps silent about a loss. After a new RESULTS.md
+    # this fails, and shows the lines that the README must have.
+    readme, published = (Path(CHECKOUT, name).read_text("utf-8") for name in ("README.md", "benchmarks/RESULTS.md"))
+    quoted, measured = table_of(readme, "workload"), table_of(published, "workload")
+    missing = quoted.keys() - measured.keys()
+    assert not missing, f"RESULTS.md has no row {missing}"
+    right = {name: {column: measured[name][column] for column in cells} for name, cells in quoted.items()}
+    assert quoted == right, "\n".join(["the README must have:", *as_markdown("workload", right)])
+
+    story, parts = table_of(readme, "two parties as"), published.partition("\n## two-parties:")[2].split("\n**")
+    metrics = {part.partition("**")[0]: table_of(part, "contender") for part in parts[1:3]}
+    right = {
+        name: {metric: next(iter(metrics[metric][name].values())).split(" ±")[0] for metric in cells}
+        for name, cells in story.items()
+    }
+    assert story == right, "\n".join(["the README must have:", *as_markdown("two parties as", right)])
+
+    losses = table_of(published, "where")
+    lost = {place.partition(":")[0].partition(",")[0] for place, row in losses.items() if "close" not in row["of gort's"]}
+    silent = [name for name in sorted(lost) if f"`{name}`" not in readme.partition("Where gort loses")[2]]
+    assert not silent, f"the README does not say that gort loses in {silent}"
+    assert overview.NO_REASON not in published
 
 
 def test_of_rates_the_larger_is_the_better():

@@ -101,58 +101,66 @@ def announced_in_pool(meter, n, size):
 BEAT = 0.01
 
 
-def gap(beats):
-    """The longest time between two beats."""
-    return max(later - earlier for earlier, later in zip(beats, beats[1:]))
+class Heart:
+    """Beats beside the sleepers, in a goroutine, task or thread of its own, until `ended` is set."""
+
+    def __init__(self):
+        self.beats = []
+        self.ended = False
+
+    def run(self, sleep):
+        while self._beat():
+            sleep(BEAT)
+
+    async def run_async(self, sleep):
+        while self._beat():
+            await sleep(BEAT)
+
+    def _beat(self):
+        from time import perf_counter
+
+        ended = self.ended  # first: the beat after the end is the last
+        self.beats.append(perf_counter())
+        return not ended
+
+    def gap(self):
+        """The longest time between two beats."""
+        return max(later - earlier for earlier, later in zip(self.beats, self.beats[1:]))
 
 
 def unannounced_in_gort(meter, n, size):
     import time
 
-    import gort
+    from gort import go, sleep
 
-    beats, ended = [], []
-
-    def heart():
-        while not ended:
-            beats.append(time.perf_counter())
-            gort.sleep(BEAT)
-        beats.append(time.perf_counter())
-
-    beating = gort.go(heart)
-    gort.sleep(3 * BEAT)
+    heart = Heart()
+    beating = go(heart.run, sleep)
+    sleep(3 * BEAT)
     with meter:
-        started = [gort.go(time.sleep, size) for _ in range(n)]
+        started = [go(time.sleep, size) for _ in range(n)]
         for goroutine in started:
             goroutine.result()
-    ended.append(True)
+    heart.ended = True
     beating.join()
-    meter.gap = gap(beats)
+    meter.gap = heart.gap()
 
 
 async def unannounced_in_asyncio(meter, n, size):
-    import asyncio
     import time
-
-    beats, ended = [], []
-
-    async def heart():
-        while not ended:
-            beats.append(time.perf_counter())
-            await asyncio.sleep(BEAT)
-        beats.append(time.perf_counter())
+    from asyncio import create_task, sleep
 
     async def sleeper():
         time.sleep(size)
 
-    beating = asyncio.create_task(heart())
-    await asyncio.sleep(3 * BEAT)
+    heart = Heart()
+    beating = create_task(heart.run_async(sleep))
+    await sleep(3 * BEAT)
     with meter:
-        for task in [asyncio.create_task(sleeper()) for _ in range(n)]:
+        for task in [create_task(sleeper()) for _ in range(n)]:
             await task
-    ended.append(True)
+    heart.ended = True
     await beating
-    meter.gap = gap(beats)
+    meter.gap = heart.gap()
 
 
 def unannounced_in_gevent(meter, n, size):
@@ -160,21 +168,14 @@ def unannounced_in_gevent(meter, n, size):
 
     import gevent
 
-    beats, ended = [], []
-
-    def heart():
-        while not ended:
-            beats.append(time.perf_counter())
-            gevent.sleep(BEAT)
-        beats.append(time.perf_counter())
-
-    beating = gevent.spawn(heart)
+    heart = Heart()
+    beating = gevent.spawn(heart.run, gevent.sleep)
     gevent.sleep(3 * BEAT)
     with meter:
         gevent.joinall([gevent.spawn(time.sleep, size) for _ in range(n)])
-    ended.append(True)
+    heart.ended = True
     beating.join()
-    meter.gap = gap(beats)
+    meter.gap = heart.gap()
 
 
 async def unannounced_in_trio(meter, n, size):
@@ -182,41 +183,27 @@ async def unannounced_in_trio(meter, n, size):
 
     import trio
 
-    beats, ended = [], []
-
-    async def heart():
-        while not ended:
-            beats.append(time.perf_counter())
-            await trio.sleep(BEAT)
-        beats.append(time.perf_counter())
-
     async def sleeper():
         time.sleep(size)
 
+    heart = Heart()
     async with trio.open_nursery() as hearts:
-        hearts.start_soon(heart)
+        hearts.start_soon(heart.run_async, trio.sleep)
         await trio.sleep(3 * BEAT)
         with meter:
             async with trio.open_nursery() as nursery:
                 for _ in range(n):
                     nursery.start_soon(sleeper)
-        ended.append(True)
-    meter.gap = gap(beats)
+        heart.ended = True
+    meter.gap = heart.gap()
 
 
 def unannounced_in_threads(meter, n, size):
     import time
     from threading import Thread
 
-    beats, ended = [], []
-
-    def heart():
-        while not ended:
-            beats.append(time.perf_counter())
-            time.sleep(BEAT)
-        beats.append(time.perf_counter())
-
-    beating = Thread(target=heart)
+    heart = Heart()
+    beating = Thread(target=heart.run, args=(time.sleep,))
     beating.start()
     time.sleep(3 * BEAT)
     with meter:
@@ -225,9 +212,9 @@ def unannounced_in_threads(meter, n, size):
             thread.start()
         for thread in threads:
             thread.join()
-    ended.append(True)
+    heart.ended = True
     beating.join()
-    meter.gap = gap(beats)
+    meter.gap = heart.gap()
 
 
 def again_in_gort(meter, n, size):

@@ -10,8 +10,8 @@ to do them at the same time: each driver on an M of its own, each pair on its dr
 computing makes the drivers busy, so that there is a second one for an idle P to take.
 
 `two-parties`, the two-thread story: 100,000 messages back and forth between two parties, as OS threads,
-as goroutines on one P, as goroutines on two Ms, and as asyncio tasks; the time and the OS context
-switches of each message. The goroutines on two Ms are there to show what the scheduler avoids: each
+as goroutines (with as many Ps as CPUs, and on one P), as goroutines on two Ms, and as asyncio tasks; the time and the
+OS context switches of each message. The goroutines on two Ms are there to show what the scheduler avoids: each
 holds its M by computing until the other has started, and as a goroutine stays where it started they
 then talk across threads for good.
 """
@@ -178,8 +178,8 @@ WORKLOADS = [
     Workload(
         name="two-parties",
         title="100,000 messages between two parties",
-        story="The two-thread story: two parties pass a message back and forth. As threads, as goroutines on "
-        "one P, as goroutines held on two Ms, as asyncio tasks. With --quick there are 10,000 messages.",
+        story="The two-thread story: two parties pass a message back and forth. As threads, as goroutines on one P and on "
+        "as many as there are CPUs, as goroutines held on two Ms, as asyncio tasks. With --quick there are 10,000 messages.",
         per="message",
         metrics=("time", "switches"),
         points=[Point(100_000)],
