@@ -186,13 +186,15 @@ def command(argv):
     old = results.load(options.compare) if options.compare else None
     if options.targets:
         return run_targets(options, argv)
-    found = loaded(options.load) if options.load else measured(options, argv, old)
+    found = loaded(options.load, old) if options.load else measured(options, argv, old)
     return show(options, found, report(found, all_workloads()), old)
 
 
-def loaded(path):
-    """Saved results, if this checkout has all their workloads; else UsageError."""
+def loaded(path, old=None):
+    """Saved results, if this checkout has all their workloads and they can be compared with `old`; else UsageError."""
     found = results.load(path)
+    if old is not None:
+        compare.check(old.facts, found.facts)
     for name in found.workloads():
         if name not in all_workloads():
             raise UsageError(f"The results hold a workload {name!r} that this version does not have.")

@@ -39,6 +39,11 @@ HOW_TO_READ = (
     "default, with as many Ps as CPUs. The limit is no library: greenlets that switch by hand, an epoll loop, a plain loop."
 )
 
+HOW_TO_READ_LOSSES = (
+    "The cheapest contender's cost as a share of gort's, and of gort's with procs=1; then the limit's as a share of gort's. "
+    'Where the rounds do not agree who is ahead it says "close".'
+)
+
 
 class Row(NamedTuple):
     name: str
@@ -165,11 +170,5 @@ def report(results, workloads):
     lines += ["", "## Where gort is not the cheapest", ""]
     if not found:
         return [*lines, "Nowhere in this run." if table else "Nothing was measured that could tell."]
-    lines += [
-        "The cheapest contender's cost as a share of gort's, and of gort's with procs=1; the limit's as a share of gort's. "
-        'Where the rounds do not agree who is ahead it says "close".',
-        "",
-        *tables.aligned(loss_rows(results, workloads, found)),
-        "",
-    ]
+    lines += [HOW_TO_READ_LOSSES, "", *tables.aligned(loss_rows(results, workloads, found)), ""]
     return lines + [f"- {name}: {reason}" for name, reason in reasons(workloads, found)]

@@ -42,7 +42,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .9rem; ma
   padding: .8rem 1rem; background: var(--panel); border-radius: 6px; font-size: .9rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 td.wrap { white-space: normal; min-width: 9rem; }
-@media (min-width: 60rem) { #overview .scroll { margin-right: -7rem; } }
+@media (min-width: 60rem) { #overview .scroll, #losses .scroll { margin-right: -7rem; } }
 td.lose { color: var(--lose); font-weight: 600; }
 .note { color: var(--soft); font-size: .9rem; }
 svg { display: block; width: 100%; max-width: 38rem; height: auto; margin: .3rem 0; }
@@ -50,7 +50,7 @@ svg text { font: 11px system-ui, sans-serif; fill: var(--ink); }
 svg text.small { font-size: 10px; fill: var(--soft); } svg text.value { fill: var(--soft); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; margin: .4rem 0; }
 th, td { padding: .2rem .7rem .2rem 0; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 600; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--page); } th { color: var(--soft); font-weight: 600; }
 rect.gort { fill: var(--gort); } rect.bare { fill: var(--bare); } rect.rival { fill: var(--rival); }
 .gap { fill: var(--page); } .whisker { stroke: var(--ink); stroke-width: 1; opacity: .7; }
 .grid { stroke: var(--rule); stroke-width: .7; } .axis { stroke: var(--soft); stroke-width: .8; }
@@ -190,8 +190,9 @@ def losses_part(results, workloads):
         f'<li><a href="#{name}">{name}</a>: {escape(reason)}</li>'
         for name, reason in overview.reasons(workloads, found)
     )
-    why = f'<ul class="note">{why}</ul>' if why else ""
-    return f'<section id="losses"><h2>Where gort is not the cheapest</h2>{table}{why}</section>'
+    why = f'<ul class="note">{why}</ul>'
+    how = f'<p class="note">{escape(overview.HOW_TO_READ_LOSSES)}</p>'
+    return f'<section id="losses"><h2>Where gort is not the cheapest</h2>{how}{table}{why}</section>'
 
 
 def section(results, work):

@@ -35,7 +35,7 @@ class Progress:
         self._started = self._clock()
         if self._on_terminal:
             total = len(self._jobs) * self._rounds
-            self._write(f"{self._done + 1}/{total}  {label}  {self._words(self.left())}")
+            self._write(f"{self._done + 1}/{total}  {self._words(self.left())}  {label}")
 
     def finish(self, job):
         self._cost[job] = self._clock() - self._started
