@@ -52,6 +52,7 @@ from .testing import GoroutineLeak
 from .testing import no_leaks as _no_leaks
 
 AGAIN = 1.0
+LONGEST = 1e9  # seconds that every system's timers can count
 TRIES = 10
 _stderr = pytest.StashKey[int]()
 STATUS = 70  # the process's, when the last resort ends it: EX_SOFTWARE
@@ -176,7 +177,7 @@ class _Limit:
             and signal.getitimer(signal.ITIMER_REAL)[0] == 0
         ):
             signal.signal(signal.SIGALRM, self)
-            signal.setitimer(signal.ITIMER_REAL, self.seconds, AGAIN)
+            signal.setitimer(signal.ITIMER_REAL, min(self.seconds, LONGEST), AGAIN)
         else:
             self.watcher = threading.Thread(target=self._watch, name="gort-test-limit", daemon=True)
             self.watcher.start()

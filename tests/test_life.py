@@ -1,7 +1,7 @@
 """The life of a process: how programs that use gort end, and how they fork.
 
 Each scenario is a program of its own, run to its end: nothing may hang, nothing may crash, the exit status, the output
-and what is said on stderr must be right.  GORT_STRESS=1 runs each of them 200 times.
+and what is said on stderr must be right.  GORT_STRESS=1 runs each of them 200 times (two cores: 20 minutes).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-TIMES = 200 if os.environ.get("GORT_STRESS") else 1
+# GORT_STRESS=number below 1: so many times 200, for a look at the whole of it in little time.
+TIMES = max(2, round(200 * min(1.0, float(os.environ["GORT_STRESS"])))) if os.environ.get("GORT_STRESS") else 1
 EVERY = TIMES > 1  # every combination of parameters, or those that differ most
 LIMIT = 60 if TIMES == 1 else 3600
 
@@ -85,7 +86,8 @@ def check(program: str, status: int = 0, out: str = "", err: str | Callable[[str
 
 
 def check_args(args: list[str], status: int = 0, out: str = "", err: str | Callable[[str], bool] = "") -> None:
-    with ThreadPoolExecutor(1 if TIMES == 1 else 3) as pool:
+    # Many of them sleep or wait for most of their time: so more at a time than there are cores.
+    with ThreadPoolExecutor(1 if TIMES == 1 else 2 * (os.cpu_count() or 1)) as pool:
         for code, output, errors in pool.map(once, [args] * TIMES):
             said = f"\nexit status {code}\n-- stdout\n{output}\n-- stderr\n{errors}"
             assert code == status, said
@@ -174,7 +176,7 @@ def test_the_end_does_not_wait_for_what_cannot_notice(where: str, what: str) -> 
         def slow():
             try: Chan().recv()
             finally:
-                for _ in range(5): sleep(0.1)  # longer than the others are waited for
+                for _ in range(5): sleep(0.06)  # longer than the others are waited for
                 say("slow")
         def main():
             settled(go(slow))

@@ -335,6 +335,14 @@ def test_the_time_limit_shows_all_goroutines_and_the_session_goes_on(tmp_path: P
         @pytest.mark.gort(timeout=0)
         def test_without():
             gort.sleep(0.7)
+
+        @pytest.mark.gort(timeout=float("inf"))
+        def test_for_ever():
+            gort.sleep(0.7)
+
+        @pytest.mark.gort(timeout=10**400)
+        def test_for_longer():
+            gort.sleep(0.01)
         """,
         ini="gort_timeout = 0.5",
     )
@@ -343,6 +351,8 @@ def test_the_time_limit_shows_all_goroutines_and_the_session_goes_on(tmp_path: P
         **{f"test_{name}": "FAILED" for name in late},
         "test_in_time": "PASSED",
         "test_without": "PASSED",
+        "test_for_ever": "PASSED",
+        "test_for_longer": "PASSED",
     }, session.output
     for name in late:
         text = session.section(f"test_{name}")
