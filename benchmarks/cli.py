@@ -100,7 +100,10 @@ def check(options):
         folder = os.path.dirname(path) or "."
         if os.path.isdir(path):  # now, and not when all has run
             raise UsageError(f"Cannot write {path}: it is a folder.")
-        if not os.access(folder, os.W_OK):
+        if os.path.exists(path):
+            if not os.access(path, os.W_OK):
+                raise UsageError(f"Cannot write {path}: it is read-only.")
+        elif not os.access(folder, os.W_OK):
             raise UsageError(f"Cannot write {path}: {folder} is not a folder that can be written to.")
 
 

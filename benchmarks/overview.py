@@ -36,12 +36,13 @@ TIE = 0.995  # from here on a ratio is shown as 1.00x
 NO_REASON = "no reason is known yet."
 HOW_TO_READ = (
     "gort's median and spread, and how many times gort's cost each contender's is. gort is as a user gets it by "
-    "default, with as many Ps as CPUs. The limit is no library: greenlets that switch by hand, an epoll loop, a plain loop."
+    "default, with as many Ps as CPUs. The limit is no library: greenlets that switch by hand, an epoll loop, a plain "
+    "loop."
 )
 
 HOW_TO_READ_LOSSES = (
-    "The cheapest contender's cost as a share of gort's, and of gort's with procs=1; then the limit's as a share of gort's. "
-    'Where the rounds do not agree who is ahead it says "close".'
+    "The cheapest contender's cost as a share of gort's, and of gort's with procs=1; then the limit's as a share of "
+    'gort\'s. Where the rounds do not agree who is ahead it says "close".'
 )
 
 

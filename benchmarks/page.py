@@ -50,7 +50,8 @@ svg text { font: 11px system-ui, sans-serif; fill: var(--ink); }
 svg text.small { font-size: 10px; fill: var(--soft); } svg text.value { fill: var(--soft); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; margin: .4rem 0; }
 th, td { padding: .2rem .7rem .2rem 0; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--page); } th { color: var(--soft); font-weight: 600; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--page); }
+th { color: var(--soft); font-weight: 600; }
 rect.gort { fill: var(--gort); } rect.bare { fill: var(--bare); } rect.rival { fill: var(--rival); }
 .gap { fill: var(--page); } .whisker { stroke: var(--ink); stroke-width: 1; opacity: .7; }
 .grid { stroke: var(--rule); stroke-width: .7; } .axis { stroke: var(--soft); stroke-width: .8; }
@@ -225,8 +226,8 @@ def page(results, workloads):
         f"<title>{escape(title)}</title><style>{_STYLE}{_hue_rules()}</style></head><body>"
         f"<h1>{escape(title)}</h1><dl>{facts}</dl>"
         '<p class="note">Shorter is better unless a plot says otherwise. Values are medians of '
-        f"{tables.rounds(results)}, each contender in a process of its own, interleaved; whiskers reach from the lowest to the highest round, and a "
-        "broken bar is longer than drawn. In the tables the last number is how many times gort's cost this is: over 1x "
+        f"{tables.rounds(results)}, each contender in a process of its own, interleaved; whiskers reach from the lowest "
+        "to the highest round, and a broken bar is longer than drawn. In the tables the last number is how many times gort's cost this is: over 1x "
         "gort is cheaper, below 1x it loses.</p>"
         f'<section id="overview"><h2>Overview</h2><p class="note">{escape(overview.HOW_TO_READ)}</p>'
         f"{overview_table(results, workloads)}</section>"

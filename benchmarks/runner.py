@@ -59,17 +59,19 @@ def plan(workloads: list[Workload], only_contenders=None):
             for name in names:
                 reason = why_not(contender(name).module)
                 if reason:
-                    left_out.append(f"{contender(name).label} {reason}.")
+                    left_out.append(f"{contender(name).module} {reason}.")
                 elif work.is_capped(name, point):
                     capped.setdefault((work.name, work.caps[name]), {})[name] = None
                 elif reason := work.why_not(name, point):
                     left_out.append(reason)
                 else:
                     jobs.append(Job(work.name, point, name))
+    for (name, cap), rivals in capped.items():
+        left_out.append(f"{name} is run up to {cap:,} only with {', '.join(rivals)}.")
+    left_out = list(dict.fromkeys(left_out))
     if not jobs:
-        raise UsageError(" ".join(["None of these workloads has a contender that can run here.", *dict.fromkeys(left_out)]))
-    left_out += [f"{name} is run up to {cap:,} only with {', '.join(rivals)}." for (name, cap), rivals in capped.items()]
-    return jobs, list(dict.fromkeys(left_out))
+        raise UsageError(" ".join(["None of these workloads has a contender that can run here.", *left_out]))
+    return jobs, left_out
 
 
 def _chosen(work, names):

@@ -137,12 +137,14 @@ def rounds(results):
 def preamble(results):
     """The facts of the machine and how to read the tables, as lines."""
     found = [f"- {name}: {text}" for name, text in lines(results.facts)]
-    found += [
-        "",
-        f"Each cell: the median of {rounds(results)}, the spread (the range of the middle half, as a share of it),",
-        "and how many times gort's this is (the median of the rounds' ratios, so not always that of the medians):",
-        "over 1x gort is cheaper, below 1x it loses.",
-    ]
+    if results.rounds > 1:
+        cell = (
+            f"the median of {rounds(results)}, the spread (the range of the middle half, as a share of it), and how "
+            "many times gort's this is (the median of the rounds' ratios, so not always that of the medians)"
+        )
+    else:
+        cell = f"the value of {rounds(results)}, and how many times gort's this is"
+    found += ["", f"Each cell: {cell}. Over 1x gort is cheaper, below 1x it loses."]
     if results.left_out:
         found += ["", "Left out:", *(f"- {reason}" for reason in results.left_out)]
     return found

@@ -173,7 +173,7 @@ def jobs(goals):
                 continue
             rival = contenders.contender(key.contender)
             if reason := contenders.why_not(rival.module):
-                left_out.append(f"{rival.label} {reason}.")
+                left_out.append(f"{rival.module} {reason}.")
             elif reason := workload(key.workload).why_not(key.contender, key.point):
                 left_out.append(reason)
             else:

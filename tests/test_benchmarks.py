@@ -135,6 +135,15 @@ def test_a_point_that_does_not_fit_is_left_out_with_a_reason():
     assert capped.why_not("pool", Point(10)) is None
 
 
+def test_what_is_capped_is_left_out_in_one_sentence_a_workload(monkeypatch):
+    monkeypatch.setattr(runner, "why_not", lambda module: None)
+    _, left_out = runner.plan([workload("parked")], ["gevent", "bare", "trio"])
+    assert left_out == [
+        "parked is run up to 10,000 only with trio.",
+        "parked is run up to 100,000 only with gevent, bare.",
+    ]
+
+
 def jobs_of(*names):
     return [runner.Job("spawn", Point(1_000), name) for name in names]
 
@@ -336,7 +345,8 @@ def test_the_readme_quotes_the_published_results():
     assert story == right, "\n".join(["the README must have:", *as_markdown("two parties as", right)])
 
     losses = table_of(published, "where")
-    lost = {place.partition(":")[0].partition(",")[0] for place, row in losses.items() if "close" not in row["of gort's"]}
+    clear = [place for place, row in losses.items() if "close" not in row["of gort's"]]
+    lost = {place.partition(":")[0].partition(",")[0] for place in clear}
     silent = [name for name in sorted(lost) if f"`{name}`" not in readme.partition("Where gort loses")[2]]
     assert not silent, f"the README does not say that gort loses in {silent}"
     assert overview.NO_REASON not in published

@@ -176,8 +176,8 @@ WORKLOADS = [
         title="ten that want one mutex",
         story="Ten goroutines enter and leave one mutex, n times in all, and give way once inside it.",
         per="passage",
-        reason="gevent's semaphore is Cython, and lets in whoever runs; gort's waiters of more than a millisecond are handed "
-        "the mutex, as in Go, which is a switch each. In a profile it is all park, hand-over and switch.",
+        reason="gevent's semaphore is Cython, and lets in whoever runs; gort's waiters of more than a millisecond are "
+        "handed the mutex, as in Go, which is a switch each. In a profile it is all park, hand-over and switch.",
         points=[Point(20_000, 10)],
         quick=[Point(10_000, 10)],
         contenders={

@@ -178,14 +178,20 @@ WORKLOADS = [
     Workload(
         name="two-parties",
         title="100,000 messages between two parties",
-        story="The two-thread story: two parties pass a message back and forth. As threads, as goroutines on one P and on "
-        "as many as there are CPUs, as goroutines held on two Ms, as asyncio tasks. With --quick there are 10,000 messages.",
+        story="The two-thread story: two parties pass a message back and forth. As threads, as goroutines on one P and "
+        "on as many as there are CPUs, as goroutines held on two Ms, as asyncio tasks. With --quick there are 10,000 "
+        "messages.",
         per="message",
         metrics=("time", "switches"),
         points=[Point(100_000)],
         quick=[Point(10_000)],
         repeat=False,
-        labels={"gort": "goroutines, as gort starts them", "gort-p1": "goroutines on one P", "gort-2m": "goroutines on two Ms", "threading": "OS threads"},
+        labels={
+            "gort": "goroutines, as gort starts them",
+            "gort-p1": "goroutines on one P",
+            "gort-2m": "goroutines on two Ms",
+            "threading": "OS threads",
+        },
         contenders={
             "gort": messages_in_gort,
             "gort-2m": messages_on_two_ms,

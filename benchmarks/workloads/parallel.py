@@ -146,8 +146,8 @@ def _procs():
 _EITHER = {"gort": in_gort, "bare": in_loop, "threading": in_threads, "pool": in_pool}
 _C_CODE = {**_EITHER, "asyncio": c_code_in_asyncio, "gevent": c_code_in_gevent, "trio": c_code_in_trio}
 _NOT_TOLD = (
-    "The pools are told that the calls are long; gort starts its second machine only when sysmon has seen the first busy "
-    "for a while. Two threads with half of the work each have nothing to hand out."
+    "The pools are told that the calls are long; gort starts its second machine only when sysmon has seen the first "
+    "busy for a while. Two threads with half of the work each have nothing to hand out."
 )
 _PLAIN = {"bare": "plain loop", "threading": "two threads"}
 
@@ -161,7 +161,8 @@ WORKLOADS = [
         quick=[Point(400)],
         gorts=("gort", *_procs()),
         labels=_PLAIN,
-        reason="With a GIL nobody computes on two CPUs; what is left is the price of starting a goroutine.",
+        reason="With a GIL nobody computes on two CPUs; what is left is the price of starting a goroutine. Without one, "
+        "two threads that have half of the work each start nothing and hand out nothing.",
         contenders={
             **{name: with_args(fn, work=compute) for name, fn in _EITHER.items()},
             "asyncio": compute_in_asyncio,

@@ -72,7 +72,8 @@ WORKLOADS = [
         "With --quick there are 10,000, and they sleep 0.25 s.",
         per=None,
         metrics=("time", "cpu"),
-        reason="As with `parked`: the first start of 30,000 greenlets, each with a stack, is nearly all of the CPU time.",
+        reason="As with `parked`: the first start of 30,000 greenlets, each with a stack, is nearly all of the CPU "
+        "time.",
         points=[Point(30_000, 0.5)],
         quick=[Point(10_000, 0.25)],
         warm=_short,

@@ -191,9 +191,9 @@ WORKLOADS = [
         "With --quick there are 5,000 within 0.2 s.",
         per="timer",
         metrics=("cpu", "p50", "p99"),
-        reason="A timer that fires starts a goroutine, where asyncio's only calls a function in its loop. Two thirds of "
-        "the CPU time are the thread's going to sleep until the next deadline and coming back: when all are due at once "
-        "a timer costs 10 us of 30.",
+        reason="A timer that fires starts a goroutine, where asyncio's only calls a function in its loop. Two thirds "
+        "of the CPU time are the thread's going to sleep until the next deadline and coming back: when all are due at "
+        "once a timer costs 10 us of 30.",
         points=[Point(12_500, 0.5)],
         quick=[Point(5_000, 0.2)],
         warm=_short,
