@@ -226,9 +226,9 @@ def page(results, workloads):
         f"<title>{escape(title)}</title><style>{_STYLE}{_hue_rules()}</style></head><body>"
         f"<h1>{escape(title)}</h1><dl>{facts}</dl>"
         '<p class="note">Shorter is better unless a plot says otherwise. Values are medians of '
-        f"{tables.rounds(results)}, each contender in a process of its own, interleaved; whiskers reach from the lowest "
-        "to the highest round, and a broken bar is longer than drawn. In the tables the last number is how many times gort's cost this is: over 1x "
-        "gort is cheaper, below 1x it loses.</p>"
+        f"{tables.rounds(results)}, each contender in a process of its own, interleaved; whiskers reach from the "
+        "lowest to the highest round, and a broken bar is longer than drawn. In the tables the last number is how many "
+        "times gort's cost this is: over 1x gort is cheaper, below 1x it loses.</p>"
         f'<section id="overview"><h2>Overview</h2><p class="note">{escape(overview.HOW_TO_READ)}</p>'
         f"{overview_table(results, workloads)}</section>"
         + losses_part(results, workloads)

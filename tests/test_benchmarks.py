@@ -704,6 +704,20 @@ def test_an_interpreter_that_cannot_run_gort_is_told_so(monkeypatch, capsys):
     assert "cannot run gort: it cannot be imported" in capsys.readouterr().err
 
 
+def test_an_interpreter_that_is_too_old_is_told_so():
+    # Broken: Python 3.9 stops at syntax that it does not know, before anything can speak.
+    folder = Path(CHECKOUT, "benchmarks")
+    for name in ("__init__.py", "__main__.py"):
+        ast.parse((folder / name).read_text(encoding="utf-8"), feature_version=(3, 7))
+    as_old = (
+        "import runpy, sys; sys.version_info = (3, 9, 0); runpy.run_module('benchmarks', run_name='__main__'); "
+        "sys.exit('it went on')"
+    )
+    command = [*contenders.interpreter(), "-c", as_old]
+    done = subprocess.run(command, env=contenders.environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("The benchmarks need Python 3.11")
+
+
 def test_list_names_every_workload(capsys):
     assert cli.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -161,8 +161,8 @@ WORKLOADS = [
         quick=[Point(400)],
         gorts=("gort", *_procs()),
         labels=_PLAIN,
-        reason="With a GIL nobody computes on two CPUs; what is left is the price of starting a goroutine. Without one, "
-        "two threads that have half of the work each start nothing and hand out nothing.",
+        reason="With a GIL nobody computes on two CPUs; what is left is the price of starting a goroutine. Without "
+        "one, two threads that have half of the work each start nothing and hand out nothing.",
         contenders={
             **{name: with_args(fn, work=compute) for name, fn in _EITHER.items()},
             "asyncio": compute_in_asyncio,
