@@ -4,6 +4,7 @@ import array
 import errno
 import fcntl
 import os
+import pickle
 import random
 import socket
 import ssl
@@ -1363,6 +1364,63 @@ def test_tls_close_write_waits_until_the_peer_is_told(certificate):
             assert b.read(timeout=5) == b""
             b.write(b"later")
             assert a.read(timeout=5) == b"later"
+
+    run(main)
+
+
+def test_tls_close_write_keeps_what_has_not_been_read(certificate):
+    """What the peer had sent is thrown away when one tells it that nothing more will come."""
+
+    def main():
+        a, b = pipe_of_conns()
+        g = gort.go(net.start_tls, b, certificate.server(), server_side=True)
+        a = net.start_tls(a, certificate.client(), server_hostname="gort.test")
+        b = g.result(5)
+        data = random.randbytes(50_000)
+        with a, b:
+            b.write(data)
+            a.close_write()
+            assert b.read(timeout=5) == b""
+            b.write(b"later")
+            assert a.read(1, timeout=5) == data[:1]
+            assert a.read_exactly(len(data) - 1, timeout=5) == data[1:]
+            assert a.read(timeout=5) == b"later"
+            b.close()
+            assert a.read(timeout=5) == b""
+
+    run(main)
+
+
+def test_tls_close_write_before_the_handshake(certificate):
+    """It returns without having told anybody, and the peer waits for ever."""
+
+    def handler(conn):
+        told.append(conn.read(timeout=10))
+        conn.write(b"still here")
+
+    def main():
+        with Server(handler, tls=certificate.server()) as addr:
+            sock = socket.create_connection(addr)
+            with net.tls.TLSConn(sock, certificate.client(), server_hostname="gort.test") as conn:
+                conn.close_write()
+                assert conn.read(timeout=10) == b"still here"
+        assert told == [b""]
+
+    told = []
+    run(main)
+
+
+def test_an_error_of_a_closed_connection_tells_which():
+    """Its repr, its arguments or its copy by pickle name no connection."""
+
+    def main():
+        a, b = pipe_of_conns()
+        with b:
+            a.close()
+            with pytest.raises(net.ConnClosed) as info:
+                a.read()
+        assert f"Conn {a._d.fd} closed" in repr(info.value) and info.value.errno == errno.EBADF
+        assert str(pickle.loads(pickle.dumps(info.value))) == str(info.value)
 
     run(main)
 

@@ -1031,6 +1031,19 @@ def test_kqueue_s_poller(kqueue, test):
 
 
 @pytest.mark.skipif(hasattr(select, "kqueue"), reason="would use the real one")
+def test_kqueue_refuses_a_regular_file(kqueue, tmp_path):
+    """kqueue takes regular files, and says nothing at their end: a reader there would wait for ever."""
+    (tmp_path / "file").write_bytes(b"x")
+
+    def main():
+        with open(tmp_path / "file", "rb") as file, pytest.raises(PermissionError, match="gort.open"):
+            netpoll.Descriptor(file).wait_read(5)
+
+    gort.run(main)
+    assert kqueue
+
+
+@pytest.mark.skipif(hasattr(select, "kqueue"), reason="would use the real one")
 def test_kqueue_s_wake_ups_do_not_pile_up(kqueue):
     """The pipe that wakes a kqueue poller fills up, and then a wake-up is lost."""
     poller = poller_module.KqueuePoller()

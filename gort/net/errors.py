@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from typing import Any
+
 from ..errors import GortError
 from ..runtime.netpoll import DescriptorClosed
 
@@ -10,11 +13,14 @@ class ConnClosed(DescriptorClosed):
     """The connection or listener was closed on this side, before the operation or during it.  Go: net.ErrClosed."""
 
     def __init__(self, what: str) -> None:
-        super().__init__()
+        super(DescriptorClosed, self).__init__(errno.EBADF, f"{what} has been closed on this side")
         self.what = what
 
     def __str__(self) -> str:
         return f"{self.what} has been closed on this side"
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.what,)
 
 
 class IncompleteRead(GortError, EOFError):

@@ -22,9 +22,11 @@ from typing import Any
 from ..runtime.blocking import blocking
 from ..runtime.netpoll import Direction
 from ..runtime.timers import check_seconds, deadline
+from .ahead import CHUNK
 from .conn import Conn, Data
 
 _default: ssl.SSLContext | None = None
+MOST_DRAINED = 2**24  # bytes
 RECORD = 16384  # as much as a record holds: so that `written` is exact
 _WANTS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -55,7 +57,7 @@ def server_context(tls: Any) -> ssl.SSLContext:
 class TLSConn(Conn):
     """A connection over TLS: a Conn whose data are encrypted.  Go: tls.Conn."""
 
-    __slots__ = ("_done", "_limit", "_owed", "_ssl", "_ssl_lock")
+    __slots__ = ("_done", "_drained", "_limit", "_owed", "_ssl", "_ssl_lock")
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext, server_side: bool = False, server_hostname: str | None = None
@@ -67,6 +69,7 @@ class TLSConn(Conn):
         self._ssl: ssl.SSLSocket = wrapped
         self._ssl_lock = threading.Lock()
         self._done = False
+        self._drained = bytearray()  # read when writing was closed, for those who read later
         self._limit: tuple[float | None, float | None] = (None, None)
         self._owed = False  # OpenSSL keeps a record that is half sent
         super().__init__(wrapped)
@@ -126,7 +129,11 @@ class TLSConn(Conn):
                 self._d.check_deadline(self._in)
                 try:
                     with self._ssl_lock:
-                        return self._ssl.recv(n)
+                        if not self._drained:
+                            return self._ssl.recv(n)
+                        data = bytes(self._drained[:n])
+                        del self._drained[:n]
+                        return data
                 except _WANTS as exc:
                     side = self._wanted(exc)
                 self._wait_across(side, self._in, until, timeout)
@@ -168,19 +175,47 @@ class TLSConn(Conn):
             self._check_size(count, "count")
         return self._copy_file(file, offset, count, timeout)
 
+    def close_write(self) -> None:
+        """Tell the peer that nothing more will come (it reads b""), after the handshake; reading goes on.
+
+        What has come by then is read at once, up to 16 MiB, and kept.  Raises OSError if there is more, or if data come
+        at the very moment when the peer is told: the ssl module cannot send the message without looking for the
+        peer's own, and takes data for an error.  Go: tls.Conn.CloseWrite.
+        """
+        if not self._done:
+            self._shake_hands(None, self._d.write)
+        super().close_write()
+
     def _shutdown(self, how: int) -> None:
         if how == socket.SHUT_RD:
             super()._shutdown(how)
             return
         try:
-            while not self._notify():
+            while not self._notify(drain=True):
                 self._wait(self._d.write, None, None)
         except OSError as exc:
             self._fail(exc)
+        finally:
+            if self._drained:
+                self._in.fire()  # who waits to read finds it there
 
-    def _notify(self) -> bool:
+    def _drain(self) -> None:
+        """Read all there is, which `shutdown` would throw away.  Under the lock."""
+        while len(self._drained) <= MOST_DRAINED:
+            try:
+                data = self._ssl.recv(CHUNK)
+            except OSError:
+                return  # nothing more; or an end, which the next read is told again
+            if not data:
+                return
+            self._drained += data
+        raise OSError(errno.ENOBUFS, f"more than {MOST_DRAINED} bytes wait to be read: read them before close_write()")
+
+    def _notify(self, drain: bool = False) -> bool:
         """Tell the peer, under the encryption, that nothing more will come; False: once the socket is writable, again."""
         with self._ssl_lock:
+            if drain and self._done and self._ssl._sslobj is not None:  # type: ignore[attr-defined]
+                self._drain()
             sslobj = self._ssl._sslobj  # type: ignore[attr-defined]
             if sslobj is not None and self._done:
                 try:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import stat
 import threading
 from typing import Any
 
@@ -243,6 +244,9 @@ class KqueuePoller(Poller):
         self.kqueue.control([select.kevent(fd, filter_, flags)], 0, 0)  # type: ignore[attr-defined]
 
     def _register(self, fd: int) -> None:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # kqueue would take it, and be silent at the end of the file
+            raise PermissionError(errno.EPERM, "a regular file or a directory")
         flags = select.KQ_EV_ADD | select.KQ_EV_CLEAR  # type: ignore[attr-defined]
         self._control(fd, select.KQ_FILTER_READ, flags)  # type: ignore[attr-defined]
         try:
@@ -261,7 +265,8 @@ class KqueuePoller(Poller):
                 pass
 
     def fetch(self, timeout: float) -> list[Any]:
-        return self.kqueue.control(None, MOST, None if timeout < 0 else timeout)
+        # Not longer than systems take it; the machine then just looks, and sleeps again.
+        return self.kqueue.control(None, MOST, None if timeout < 0 else min(timeout, 2e6))
 
     def fire(self, events: list[Any]) -> None:
         for event in events:
@@ -285,7 +290,10 @@ class KqueuePoller(Poller):
             pass  # it is full of wake-ups already
 
     def _close(self) -> None:
-        self.kqueue.close()
+        try:
+            self.kqueue.close()
+        except OSError:
+            pass  # in the child of a fork, which does not inherit it
         os.close(self.waker)
         os.close(self.bell)
 
