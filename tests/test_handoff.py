@@ -208,6 +208,49 @@ def test_a_function_that_no_longer_blocks_is_forgotten() -> None:
     run(main, procs=2)
 
 
+def test_a_function_that_waits_and_no_longer_blocks_is_forgotten_while_it_runs() -> None:
+    """Broken: a server whose handler was once taken for blocking has a thread for each connection, as long as they last."""
+
+    def main() -> None:
+        gate = threading.Event()
+        gort.after_func(0.1, gate.set)
+        asked: Chan[Chan[None]] = Chan()
+
+        def handler(block: bool) -> None:
+            if block:
+                gate.wait(50)
+                return
+            answer: Chan[None] = Chan()
+            for _ in range(40):
+                asked.send(answer)
+                answer.recv()
+            over.recv_ok()  # it lives on
+
+        def answers() -> None:
+            for answer in asked:
+                answer.send(None)
+
+        over: Chan[None] = Chan()
+        go(answers)
+        go(handler, True).join()
+        before = gort.stats()["started_apart"]
+        living = []
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            living.append(go(handler, False))
+            sleep(0.02)
+            apart = gort.stats()["started_apart"] - before
+            if len(living) > apart:
+                break
+        assert 0 < apart < len(living)
+        over.close()
+        for g in living:
+            g.result()
+        asked.close()
+
+    run(main, procs=2)
+
+
 def test_a_goroutine_apart_may_use_everything(procs: int) -> None:
     """Broken: a goroutine that runs apart loses a value, a wake-up, a child, a time-out, its result or its exception."""
 

@@ -10,6 +10,7 @@ computation without end.  It holds its machine.  Three things keep the others go
 2. The function that blocked is remembered (`Scheduler.known`).  Next time it is started *apart*: on a spare machine that has no
    other goroutine, so that nobody is stranded by it.  A machine that runs a goroutine apart needs no P, as if it were
    in a system call all the time.  A function that ran apart three times without being seen blocked is forgotten.
+   It need not have ended for that: to have waited 16 times in the runtime is enough.
 3. Each such call over LIMIT is counted (`stats`), and with GORT_DEBUG=stuck reported, once for each place.
 
 Blocked or waiting for the GIL?  Both stand still.  But a thread that waits for the GIL wakes every 5 ms to ask for it,
@@ -52,6 +53,8 @@ LEARN = 8e-3  # seconds blocked after which a function is started apart next tim
 STILL = 12e-3  # seconds: longer than a waiter for the GIL sleeps
 OCCUPIED = 25e-3  # seconds of computing without a runtime call after which the P is taken, if somebody needs it
 STRIKES = 3
+LIVELY = 16  # waits in the runtime, without having been blocked, after which one that runs apart counts as if it had ended
+NEVER = sys.maxsize
 MOST = 1024  # functions remembered
 
 # Not empty once any runtime has remembered a function: what a start of a goroutine asks first (12 ns).
@@ -215,6 +218,7 @@ def start_apart(sched: Any, g: Any) -> bool:
         m.solo = g
         m.apart = key_of(g.fn)
         m.blocked = False
+        m.judged = m.parked + LIVELY
         sched.idle_ms.pop(m, None)
         sched.stop_keeping(m, None)
         sched.started_apart += 1

@@ -36,7 +36,7 @@ from . import overdue
 from .ages import EVERY, Ages
 from .carrier import TURN, Carrier
 from .goroutine import FREE_THREADED, PENDING, Goroutine
-from .handoff import Clock, Watch, key_of, ran_apart
+from .handoff import LIVELY, NEVER, Clock, Watch, key_of, ran_apart
 from .poller import Poller
 from .processor import Processor
 from .timers import INFINITY
@@ -50,7 +50,7 @@ class Machine:
     """M."""
 
     __slots__ = (
-        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "free", "hub", "id", "ident", "kick", "last", "late", "mail", "maker", "next", "note",
+        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "free", "hub", "id", "ident", "judged", "kick", "last", "late", "mail", "maker", "next", "note",
         "p", "parked", "poller", "polled", "probed", "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
         "undelivered", "wakes", "watch", "yielded",
     )  # fmt: skip
@@ -82,6 +82,7 @@ class Machine:
         self.apart: Any = None  # the function it runs apart, without a P
         self.dismissed = False  # it is to end: another thread was needed
         self.blocked = False  # sysmon has seen it blocked meanwhile
+        self.judged = NEVER  # at how many waits it is asked whether it blocks; NEVER: it has been
         # for sysmon
         self.clock: Clock | None = None
         self.watch = Watch()
@@ -449,10 +450,11 @@ class Machine:
         elif self.ready:
             self.ready.popleft().switch()
         elif not self.live():
-            ran_apart(sched, self.apart, self.blocked)
+            if self.blocked or self.judged != NEVER:
+                ran_apart(sched, self.apart, self.blocked)
             try:
                 self.solo = sched.backlog.popleft()
-                self.apart, self.blocked = key_of(self.solo.fn), False
+                self.apart, self.blocked, self.judged = key_of(self.solo.fn), False, self.parked + LIVELY
                 return
             except IndexError:
                 self.apart = None
@@ -460,6 +462,10 @@ class Machine:
                 self.make_maker()
         else:
             self.ages.note(monotonic(), self.parked)
+            if self.parked >= self.judged:
+                self.judged = NEVER
+                if not self.blocked:  # a server's handler, say, that may live for days: it counts now, not at its end
+                    ran_apart(sched, self.apart, False)
             with sched.lock:
                 self.asleep = True
                 sched.apart_asleep[self] = None
