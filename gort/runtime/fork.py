@@ -28,10 +28,10 @@ What the child still holds of the parent's:
 The parent's pollers are shared with the child by the system: to unregister a descriptor here would unregister it there.
 So they are closed first of all, which concerns only the child's end of them.
 
-How the child leaves the scheduler.  The forking goroutine's carrier stands in Carrier.run, above the hub.  It becomes an
+How the child leaves the scheduler.  The forking goroutine's carrier stands in `carry`, above the hub.  It becomes an
 `Orphan`: without `m`, `ready` and `pending`, by which everything in gort recognises a carrier; and its parent is no
 longer the hub but the thread's own greenlet (main: the one that waits in `run`), or for others a greenlet that ends the
-process.  Its machine is left with nothing to run, so that the loop in Carrier.run comes to its end by itself.
+process.  Its machine is left with nothing to run, so that the loop in `carry` comes to its end by itself.
 The suspended greenlets are kept (`_left_behind`), for dropping the last reference to one would end it, and run its
 ``finally`` blocks here.
 
@@ -68,8 +68,8 @@ class Orphan(greenlet):
 
     __slots__ = Carrier.__slots__
 
-    def _rest(self) -> bool:
-        return False  # the end of Carrier.run
+    def rest(self) -> bool:
+        return False  # the end of `carry`
 
 
 class OrphanHub(greenlet):

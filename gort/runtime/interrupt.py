@@ -33,11 +33,11 @@ from typing import Any
 from greenlet import getcurrent
 
 from . import ending, wait
-from .carrier import Carrier
+from .carrier import Carrier, carry
 from .goroutine import FREE_THREADED, Goroutine
 from .poller import new_poller
 
-_RUN_CODE = Carrier.run.__code__
+_RUN_CODE = carry.__code__
 _WAITS = {wait._park_thread.__code__, ending.Patience.wait.__code__, ending.join_end.__code__}
 
 

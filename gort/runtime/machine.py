@@ -34,7 +34,7 @@ from greenlet import getcurrent
 from ..errors import Cancelled
 from . import overdue
 from .ages import EVERY, Ages
-from .carrier import TURN, Carrier
+from .carrier import TURN, Carrier, carry
 from .goroutine import FREE_THREADED, PENDING, Goroutine
 from .handoff import LIVELY, NEVER, Clock, Watch, key_of, ran_apart
 from .poller import Poller
@@ -161,7 +161,7 @@ class Machine:
         self.hub.switch()
 
     def new_carrier(self) -> Carrier:
-        carrier = Carrier(None, self.hub)
+        carrier = Carrier(carry, self.hub)
         carrier.m = self
         carrier.ready = self.ready
         carrier.g = carrier.inner = carrier.pending = carrier.wait = None
