@@ -32,7 +32,9 @@ UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM,
 def probe(host: str, port: int, timeout: float) -> str:
     """"open", "closed", "silent", or why the network would not even try."""
     try:
-        net.dial((host, port), timeout=timeout).close()
+        with net.dial((host, port), timeout=timeout) as conn:
+            # From a port of this machine to that very port: nobody listens there, TCP has connected us to ourselves.
+            return "closed" if conn.local_addr == conn.remote_addr else "open"
     except ConnectionRefusedError:
         return "closed"
     except TimeoutError:
@@ -41,7 +43,6 @@ def probe(host: str, port: int, timeout: float) -> str:
         if error.errno in UNREACHABLE:
             return error.strerror.partition(":")[0].lower()
         return "closed"  # reset, say
-    return "open"
 
 
 def scan(host: str, ports: list[int], at_once: int, timeout: float) -> int:
