@@ -20,6 +20,7 @@ is called blocked when its clock stands still over a look for which sysmon had n
 Blocked or waiting for a CPU?  On a busy system a thread may stand in the queue for one for tens of milliseconds.  To
 lose its P then costs little, but to be remembered as blocking costs a thread for each start from then on (a server's
 handlers would each get one).  So before something is remembered, the system is asked once (`Clock.runnable`).
+Nor does the time count in which a garbage collection stopped all threads (gcyield.py).
 
 The orders of events that could break it.
 - The machine returns at the very moment its P is taken.  `take` works under the scheduler's lock and only if the
@@ -45,6 +46,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from . import gcyield
 from .stacks import frames
 
 LIMIT = 0.1  # seconds after which a stuck call is counted and reported
@@ -157,6 +159,8 @@ class Watch:
         elif cpu != self.cpu:
             self.cpu = cpu
             self.cpu_at = now
+        elif gcyield.last > self.cpu_at:
+            self.cpu_at = gcyield.last  # until then all threads may have been stopped
 
     def blocked(self, now: float, gil_free: bool) -> float:
         """For how long it has been blocked, as far as one can tell; 0: it is not."""
