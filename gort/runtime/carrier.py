@@ -3,7 +3,8 @@
 The idea.  Making a greenlet and switching to it for the first time costs 8 us (it maps a new stack for frames); a
 switch to an old one 0.2-0.4 us; a turn of a loop nothing to speak of.  So a carrier whose goroutine ends takes the
 next fresh goroutine in the same loop, and one with nothing to take is kept by its machine for later (as Go keeps its
-gFree list).  A goroutine owns a carrier only from its first instruction to its last.
+gFree list).  A goroutine owns a carrier only from its first instruction to its last.  To end a carrier costs another
+4 us, so those too many end when the machine has nothing else to do, and a few at each look of sysmon (Machine.trim).
 
 The turn of the local run queue.  A machine has two kinds of work: started goroutines (carriers, in its `ready`
 queue) and fresh ones (in its P's LRQ).  A goroutine that parks takes the next thing from `ready` and switches to it,
@@ -45,7 +46,6 @@ from .goroutine import FAILED, FREE_THREADED, Goroutine
 from .wait import Ticket
 
 TURN = 61
-MAX_FREE = 4096
 _ANY = handoff.ANY
 
 
@@ -69,7 +69,7 @@ class Carrier(greenlet):
         """Let the machine go on without us until we are the starter again.  False: end for good."""
         m = self.m
         self.gr_context = None
-        if len(m.free) >= MAX_FREE or not m.alive:
+        if not m.alive:
             m.carriers.discard(self)
             return False
         m.free.append(self)
@@ -78,7 +78,7 @@ class Carrier(greenlet):
             queue.popleft().switch()
         else:
             m.hub.switch()
-        if not m.alive:
+        if m.trims or not m.alive:
             m.carriers.discard(self)
             return False
         m.starter = None
@@ -126,7 +126,7 @@ class Carrier(greenlet):
 
 
 def carry() -> None:
-    """The loop of a carrier.  Entered as starter, left when the machine ends or has idle carriers enough.
+    """The loop of a carrier.  Entered as starter, left when the machine ends or trims.
 
     Not a method: a bound method is an object and two C frames more, 200 bytes of each parked goroutine.
     """

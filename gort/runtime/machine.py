@@ -43,6 +43,7 @@ from .timers import INFINITY
 from .wait import FOREVER, Hub, Ticket
 
 
+KEEP = 4096  # idle carriers that a machine keeps for good: 30 MB
 SLICE = 10e-3  # seconds that a goroutine may run, and a machine may keep a P, while others wait
 
 
@@ -50,8 +51,10 @@ class Machine:
     """M."""
 
     __slots__ = (
-        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "free", "hub", "id", "ident", "judged", "kick", "last", "late", "mail", "maker", "next", "note",
-        "p", "parked", "poller", "polled", "probed", "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
+        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "free", "hub", "id", "ident",
+        "judged", "kick", "last", "late", "mail", "maker", "next", "note", "p", "parked", "polled", "poller", "probed",
+        "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
+        "trims",
         "undelivered", "wakes", "watch", "yielded",
     )  # fmt: skip
 
@@ -69,6 +72,7 @@ class Machine:
         self.undelivered: list[Carrier] = []  # with an exception in `pending` that could not be thrown at once
         self.carriers: set[Carrier] = set()
         self.free: list[Carrier] = []
+        self.trims = False  # an idle carrier that is switched to now is to end
         self.starter: Any = None  # what stands in `ready` for the LRQ: an idle carrier, the maker, or None
         self.p: Processor | None = None
         self.last: Processor | None = None
@@ -168,6 +172,17 @@ class Machine:
         carrier.seq = 0
         self.carriers.add(carrier)
         return carrier
+
+    def trim(self) -> None:
+        """End some of the idle carriers too many: 0.2 ms of work.  By the hub, to which each of them returns."""
+        self.trims = True
+        try:  # the handler of a signal may raise in here
+            for _ in range(min(len(self.free) - KEEP, 32)):
+                carrier = self.free.pop()
+                self.carriers.discard(carrier)
+                carrier.switch()
+        finally:
+            self.trims = False
 
     def queue_starter(self) -> None:
         """Give the LRQ its place in the ready queue."""
@@ -379,6 +394,8 @@ class Machine:
             if p.lrq and self.starter is None:
                 (self.free.pop() if self.free else self.new_carrier()).switch()
                 continue
+            if probed and len(self.free) > KEEP:
+                self.trim()
             if ready:
                 self.spun = False
                 ready.popleft().switch()
@@ -387,6 +404,9 @@ class Machine:
                 if self.p is not p:
                     sched.rescue(p)
                 continue
+            if len(self.free) > KEEP:
+                self.trim()
+                continue  # work may have come meanwhile
             if sched.closing:
                 if sched.may_end(self):
                     break
