@@ -26,6 +26,12 @@ Invariant, at every switch: if the LRQ is not empty then a starter is in `ready`
 - every 61st start the turn ends, whether goroutines end or park: the global queue is asked first, the starter moves to
   the end, the others run (and if the starter is the maker, the hub looks at timers and all else when it gets there).
 
+While a P is idle and there is no GIL, that P should get what is not bound to be here: a goroutine that talks with one it
+has started belongs on one machine with it, and two such pairs on two.  Nobody can tell at `go` who will talk with whom,
+but a goroutine's own children are the likeliest.  So, only while a P is idle: the newest is started first (thieves take
+the oldest, as everywhere since Cilk), and the LRQ's turn is passed over for HOLD, once in a slice, while started
+goroutines are ready: they are what runs here meanwhile, and within that time the idle P's machine has come and stolen.
+
 So 100,000 goroutines that return at once are run by one carrier without a switch, and started goroutines wait for at
 most 61 starts.  Only the machine's own thread touches `starter`, `free` and the front of `ready` (sysmon may put the
 hub at the front: that only delays us), so none of this needs a lock.  Other machines may steal from the LRQ at any
@@ -78,11 +84,16 @@ class Carrier(greenlet):
             queue.popleft().switch()
         else:
             m.hub.switch()
-        if m.trims or not m.alive:
-            m.carriers.discard(self)
-            return False
-        m.starter = None
-        return True
+        while True:
+            if m.trims or not m.alive:
+                m.carriers.discard(self)
+                return False
+            if FREE_THREADED and queue and m.holds():
+                queue.append(self)
+                queue.popleft().switch()
+                continue
+            m.starter = None
+            return True
 
     # -- what it does, for people (dumps, `Goroutine.state`); from any thread, as of this moment -----------------
 
@@ -143,7 +154,7 @@ def carry() -> None:
             g = m.take_rarely()
         else:
             try:
-                g = p.lrq.popleft()
+                g = p.lrq.pop() if FREE_THREADED and m.sched.idle else p.lrq.popleft()
             except IndexError:
                 g = None
         if g is None:

@@ -44,6 +44,7 @@ from .wait import FOREVER, Hub, Ticket
 
 
 KEEP = 4096  # idle carriers that a machine keeps for good: 30 MB
+HOLD = 1.5e-3  # seconds: sysmon sees in 0.3 ms what waits, and the first thread of a P needs 0.7 ms to come
 SLICE = 10e-3  # seconds that a goroutine may run, and a machine may keep a P, while others wait
 
 
@@ -51,10 +52,10 @@ class Machine:
     """M."""
 
     __slots__ = (
-        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "free", "hub", "id", "ident",
-        "judged", "kick", "last", "late", "mail", "maker", "next", "note", "p", "parked", "polled", "poller", "probed",
-        "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread", "throws",
-        "trims",
+        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "free", "held", "hub", "id",
+        "ident", "judged", "kick", "last", "late", "mail", "maker", "next", "note", "p", "parked", "polled", "poller",
+        "probed", "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread",
+        "throws", "trims",
         "undelivered", "wakes", "watch", "yielded",
     )  # fmt: skip
 
@@ -72,6 +73,7 @@ class Machine:
         self.undelivered: list[Carrier] = []  # with an exception in `pending` that could not be thrown at once
         self.carriers: set[Carrier] = set()
         self.free: list[Carrier] = []
+        self.held = 0.0  # since when, or when last, it left its LRQ to others
         self.trims = False  # an idle carrier that is switched to now is to end
         self.starter: Any = None  # what stands in `ready` for the LRQ: an idle carrier, the maker, or None
         self.p: Processor | None = None
@@ -172,6 +174,18 @@ class Machine:
         carrier.seq = 0
         self.carriers.add(carrier)
         return carrier
+
+    def holds(self) -> bool:
+        """Leave what stands in the LRQ to the machine of an idle P?  See carrier.py."""
+        p = self.p
+        if p is None or not p.lrq:
+            return False
+        now = monotonic()
+        if now - self.held >= SLICE:
+            if not self.sched.idle:
+                return False
+            self.held = now
+        return now - self.held < HOLD  # also while no P is idle any more: its machine is on the way
 
     def trim(self) -> None:
         """End some of the idle carriers too many: 0.2 ms of work.  By the hub, to which each of them returns."""
@@ -310,6 +324,11 @@ class Machine:
         while self.alive:
             self.starter = None
             p = self.p
+            if FREE_THREADED and self.ready and self.holds():
+                self.starter = self.maker
+                self.ready.append(self.maker)
+                self.ready.popleft().switch()
+                continue
             rare = self.throws or self.probed or self.mail or not self.started % TURN
             if rare or p is None or not p.lrq:
                 self.hub.switch()

@@ -278,7 +278,7 @@ class Scheduler:
         for victim in allp[start:] + allp[:start]:
             if victim is p:
                 continue
-            n = min((len(victim.lrq) + 1) // 2, self.ripe(victim, now))
+            n = min(len(victim.lrq) // 2 or 1, self.ripe(victim, now))  # of three one: the other two are a pair, perhaps
             got = 0
             while got < n:
                 try:
