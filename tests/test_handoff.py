@@ -20,6 +20,8 @@ import pytest
 import gort
 from gort import Chan, Runtime, WaitGroup, after, go, gosched, run, sleep
 
+from spreading import go_all
+
 
 def program(body: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a program in a process of its own."""
@@ -47,10 +49,8 @@ def test_a_blocked_machine_s_fresh_goroutines_go_on(procs: int) -> None:
             if len(done) == 20:
                 released.set()
 
-        blocked = [go(block) for _ in range(procs)]  # every P's machine
-        for i in range(20):
-            go(work, i)
-        for g in blocked:
+        # First every P's machine.
+        for g in go_all(*[(block,)] * procs, *[(work, i) for i in range(20)]):
             g.join()
         assert sorted(done.recv() for _ in range(20)) == list(range(20))
         assert procs > 1 or gort.stats()["handed_off"] >= 1  # with more, others may have stolen them before
@@ -179,7 +179,7 @@ def test_many_unknown_blocking_calls_do_not_wait_for_each_other() -> None:
             barrier.wait(50)
 
         for _ in range(2):
-            for g in [go(block) for _ in range(n)]:
+            for g in go_all(*[(block,)] * n):
                 g.result()
         assert gort.stats()["started_apart"] >= n  # all of the second wave, and most of the first
 
@@ -329,7 +329,7 @@ def test_idle_machines_end() -> None:
         def main() -> None:
             n = 100
             barrier = threading.Barrier(n)
-            for g in [go(barrier.wait) for _ in range(n)]:
+            for g in go_all(*[(barrier.wait,)] * n):
                 g.join()
 
         runtime.run(main)

@@ -29,8 +29,8 @@ Invariant, at every switch: if the LRQ is not empty then a starter is in `ready`
 While a P is idle and there is no GIL, that P should get what is not bound to be here: a goroutine that talks with one it
 has started belongs on one machine with it, and two such pairs on two.  Nobody can tell at `go` who will talk with whom,
 but a goroutine's own children are the likeliest.  So, only while a P is idle: the newest is started first (thieves take
-the oldest, as everywhere since Cilk), and the LRQ's turn is passed over for HOLD, once in a slice, while started
-goroutines are ready: they are what runs here meanwhile, and within that time the idle P's machine has come and stolen.
+the oldest, as everywhere since Cilk), and the LRQ's turn is passed over for HOLD, once in a slice, while
+goroutines that were woken are ready: they run here meanwhile, and the idle P's machine comes and steals.
 
 So 100,000 goroutines that return at once are run by one carrier without a switch, and started goroutines wait for at
 most 61 starts.  Only the machine's own thread touches `starter`, `free` and the front of `ready` (sysmon may put the

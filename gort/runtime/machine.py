@@ -55,8 +55,7 @@ class Machine:
         "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "free", "held", "hub", "id",
         "ident", "judged", "kick", "last", "late", "mail", "maker", "next", "note", "p", "parked", "polled", "poller",
         "probed", "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread",
-        "throws", "trims",
-        "undelivered", "wakes", "watch", "yielded",
+        "throws", "trims", "undelivered", "wakes", "watch", "yielded",
     )  # fmt: skip
 
     def __init__(self, sched: Any, number: int) -> None:
@@ -180,6 +179,12 @@ class Machine:
         p = self.p
         if p is None or not p.lrq:
             return False
+        ready = self.ready
+        w = ready[0]
+        if w is self.hub and len(ready) > 1:  # a probe of sysmon's
+            w = ready[1]
+        if getattr(w, "wait", None) is None:
+            return False  # it has given way (`gosched`): then it is the turn of the fresh ones
         now = monotonic()
         if now - self.held >= SLICE:
             if not self.sched.idle:
