@@ -117,14 +117,10 @@ def waiting_in_every_way(log: list[Any], started: Chan[int]) -> int:
     cleanup already, and rightly end that.
     """
 
-    def join() -> None:
-        up: Chan[int] = Chan()
-        child = go(lambda: (up.send(1), sleep(LONG)))
-        up.recv()  # one that has not started ends at once
-        child.join()
-
+    group = gort.WaitGroup()
+    group.add(1)
     ways = [lambda: Chan().recv(), lambda: Chan().send(1), lambda: sleep(LONG), lambda: gort.select(gort.recv(Chan())),
-            lambda: Chan().recv(timeout=LONG), join, lambda: gort.after(LONG).recv(),
+            lambda: Chan().recv(timeout=LONG), group.wait, lambda: gort.after(LONG).recv(),
             lambda: forever(gosched), lambda: forever(lambda: sleep(1e-4))]  # fmt: skip
 
     def work(k: int) -> None:
