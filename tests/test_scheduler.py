@@ -357,6 +357,40 @@ def test_9_an_idle_program_does_nothing(procs: int) -> None:
 # -- stealing and pinning -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(getattr(sys, "_is_gil_enabled", lambda: True)(), reason="with a GIL one machine runs them all")
+def test_two_pairs_are_spread_and_neither_is_torn() -> None:
+    """Broken: without a GIL, two goroutines that each talk with one they have started share one machine for life."""
+    where: dict[str, int] = {}
+
+    def drive(name: str) -> None:
+        there: Chan[int] = Chan()
+        back: Chan[int] = Chan()
+
+        def echo() -> None:
+            where[name + "'s echo"] = threading.get_ident()
+            for v in there:
+                back.send(v)
+
+        go(echo)
+        where[name] = threading.get_ident()
+        for i in range(2000):
+            there.send(i)
+            assert back.recv() == i
+        there.close()
+
+    def main() -> None:
+        for g in [go(drive, name) for name in "ab"]:
+            g.join()
+
+    def spread_out() -> bool:
+        run(main, procs=2)
+        return where["a"] == where["a's echo"] != where["b"] == where["b's echo"]
+
+    # Where other programs have the CPUs, another machine's thread may come too late; but not each time.
+    while not spread_out():
+        pass
+
+
 def test_fresh_goroutines_are_stolen_from_a_busy_p(procs: int) -> None:
     """Broken: work that was started on one P, whose machine is busy, is not run by another machine."""
 
