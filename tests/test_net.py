@@ -21,6 +21,7 @@ import pytest
 import gort
 from gort import net
 from gort.net import address, resolve
+from gort.runtime.blocking import inquire
 
 from nettools import HOSTS, left_nothing, unused_port  # noqa: F401  (left_nothing is a fixture)
 
@@ -943,6 +944,83 @@ def test_names_are_looked_up_on_another_thread(monkeypatch):
         heart.cancel()
 
     run(main)
+
+
+@pytest.mark.parametrize("way", ["dial", "lookup", "green"])
+def test_the_end_does_not_wait_for_a_look_up_that_was_abandoned(way, monkeypatch, capfd):
+    """A name server that does not answer holds up the end of the program, or has it complain of what was left behind."""
+    from gort.green import socket as green
+
+    answered = threading.Event()
+    asked = []
+    over = threading.Semaphore(0)
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host, *args):
+        if host != "slow.example":
+            return real(host, *args)
+        if args[-1] & socket.AI_NUMERICHOST:
+            raise socket.gaierror
+        asked.append(threading.current_thread())
+        answered.wait()
+        over.release()
+        return real("127.0.0.1", *args)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    def main():
+        if way == "dial":
+            with pytest.raises(TimeoutError, match="dial"):
+                net.dial("slow.example:80", timeout=0.05)
+        elif way == "lookup":
+            g = gort.go(net.lookup, "slow.example")
+            while not asked:
+                gort.sleep(0.001)
+            g.cancel()
+            g.join(10)
+        else:
+            with pytest.raises(TimeoutError), gort.timeout(0.05):
+                green.getaddrinfo("slow.example", 80, 0, socket.SOCK_STREAM)
+        while not asked:
+            gort.sleep(0.001)
+
+    try:
+        run(main)
+        assert asked[0].is_alive() and capfd.readouterr().err == ""
+        assert resolve._turn.try_acquire(100)
+        resolve._turn.release(100)
+    finally:
+        answered.set()
+    assert over.acquire(timeout=10)
+    asked[0].join(10)
+    assert not asked[0].is_alive()
+
+
+def test_a_look_up_s_end_and_its_cancellation_meet(procs, jitter):
+    """Of both none wakes the caller, or both do."""
+
+    def ask(i):
+        time.sleep(1e-5 * (i % 5))
+        return i
+
+    def main():
+        counts = [0, 0]
+        for round_ in range(40):
+            gs = [gort.go(inquire, ask, i) for i in range(8)]
+            for _ in range(round_ % 5):
+                gort.gosched()
+            gort.sleep(1e-5 * (round_ % 7))
+            for g in gs:
+                g.cancel()
+            for i, g in enumerate(gs):
+                try:
+                    assert g.result(20) == i
+                    counts[0] += 1
+                except gort.GoroutineCancelled:
+                    counts[1] += 1
+        assert sum(counts) == 320 and counts[1]
+
+    run(main, procs)
 
 
 def test_lookup():

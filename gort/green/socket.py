@@ -44,7 +44,7 @@ from ..descriptors import finalizers as _finalizers
 from ..descriptors import give_way_outside as _give_way
 from ..descriptors import wait_own as _wait_own
 from ..runtime import overdue as _overdue
-from ..runtime.blocking import blocking as _blocking
+from ..runtime.blocking import inquire as _inquire
 from ..runtime.netpoll import Descriptor as _Descriptor
 from ..runtime.sleep import sleep as _sleep
 from ..runtime.wait import on_goroutine as _on_goroutine
@@ -98,7 +98,7 @@ def _numeric(sock: _std.socket, address: Any) -> Any:
         return address  # or something bad, of which the system will say what is wrong with it
     if _is_numeric(host.decode("latin-1")):
         return address
-    found = _blocking(_std.getaddrinfo, bytes(host), None, family, _std.SOCK_DGRAM)
+    found = _inquire(_std.getaddrinfo, bytes(host), None, family, _std.SOCK_DGRAM)
     return (found[0][4][0], *address[1:])
 
 
@@ -427,27 +427,27 @@ def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int
     """As `socket.getaddrinfo`, on a spare thread unless nothing is to be looked up."""
     if (host is None or (isinstance(host, str) and _is_numeric(host))) and (port is None or isinstance(port, int)):
         return _std.getaddrinfo(host, port, family, type, proto, flags)
-    return _blocking(_std.getaddrinfo, host, port, family, type, proto, flags)
+    return _inquire(_std.getaddrinfo, host, port, family, type, proto, flags)
 
 
 def gethostbyname(hostname: Any, /) -> str:
     """As `socket.gethostbyname`, on a spare thread."""
-    return _blocking(_std.gethostbyname, hostname)
+    return _inquire(_std.gethostbyname, hostname)
 
 
 def gethostbyname_ex(hostname: Any, /) -> tuple[str, list[str], list[str]]:
     """As `socket.gethostbyname_ex`, on a spare thread."""
-    return _blocking(_std.gethostbyname_ex, hostname)
+    return _inquire(_std.gethostbyname_ex, hostname)
 
 
 def gethostbyaddr(ip_address: Any, /) -> tuple[str, list[str], list[str]]:
     """As `socket.gethostbyaddr`, on a spare thread."""
-    return _blocking(_std.gethostbyaddr, ip_address)
+    return _inquire(_std.gethostbyaddr, ip_address)
 
 
 def getnameinfo(sockaddr: Any, flags: int, /) -> tuple[str, str]:
     """As `socket.getnameinfo`, on a spare thread."""
-    return _blocking(_std.getnameinfo, sockaddr, flags)
+    return _inquire(_std.getnameinfo, sockaddr, flags)
 
 
 # -- making sockets ---------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Names: look-ups that never block a machine.
 
-The system's resolver (getaddrinfo) blocks, so it runs on a spare thread (`blocking`), in a goroutine of its own.  It
-cannot be interrupted, and may take half a minute.  Nobody waits for that: a caller whose time is over, or who is
-cancelled, goes away, and the look-up's goroutine ends when the resolver has answered.  Numbers need no resolver.
+The system's resolver (getaddrinfo) blocks, so it runs on a spare thread, in a goroutine of its own.  It cannot be
+interrupted, and may take half a minute.  Nobody waits for that: a caller whose time is over, or who is cancelled, goes
+away, and the look-up's goroutine ends when the resolver has answered, or at the end of the program: it can be cancelled
+in its call (`inquire`).  Numbers need no resolver.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from ..runtime.blocking import blocking
+from ..runtime.blocking import inquire
 from ..runtime.instance import go
 from ..runtime.wait import on_goroutine
 from ..sync import Semaphore
@@ -57,7 +58,7 @@ def _resolve(host: str, args: Any, flags: int) -> tuple[list[Info], OSError | No
     """The look-up's goroutine: an error is returned, for it is no failure of a goroutine's if nobody waits any more."""
     try:
         with _turn:
-            return _name(blocking, host, socket.getaddrinfo, *args, flags), None
+            return _name(inquire, host, socket.getaddrinfo, *args, flags), None
     except OSError as exc:
         return [], exc
 

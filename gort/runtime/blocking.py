@@ -10,6 +10,10 @@ Cancelling.  A call under way cannot be stopped.  The goroutine therefore waits 
 meanwhile, gets the result (an open file, say, which it can then close), and meets the cancellation at its next blocking
 operation.  So nothing that the call opened is ever lost.
 
+The exception are calls that open nothing and change nothing, and may take half a minute: name look-ups (`inquire`).
+A goroutine that is cancelled in one goes away at once.  The answer is thrown away when it comes; the thread is then
+free again, and if the end of the program comes first, the end does not wait for it (it is a daemon).
+
 Ordering.  A spare is in `idle` or has exactly one job: it puts itself there under the pool's lock, after its job is
 done, and is taken from there under the same lock.  Its wake-up is the release of its own OS lock, which cannot be
 missed.
@@ -40,11 +44,42 @@ class _Call:
     def __init__(self, fn: Any) -> None:
         self.fn = fn
 
+    abandoned = False
+
+    def ends(self) -> bool:
+        """The call is over: does its caller still wait for it?"""
+        return True
+
     def withdraw(self, ticket: Ticket) -> bool:
         return False
 
     def reason(self, _ticket: Ticket) -> str:
         return f"blocking call: {getattr(self.fn, '__qualname__', self.fn)!s}"
+
+
+class _Inquiry(_Call):
+    """The same for a call that may be abandoned: either its end claims the ticket, or who withdraws it."""
+
+    __slots__ = ("abandoned", "once")
+
+    def __init__(self, fn: Any) -> None:
+        super().__init__(fn)
+        self.once = [None]  # whoever takes the item out decides; `pop` is atomic
+        self.abandoned = False
+
+    def ends(self) -> bool:
+        try:
+            self.once.pop()
+            return True
+        except IndexError:
+            return False
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        if not self.ends():
+            return False
+        ticket[0] = None
+        self.abandoned = True
+        return True
 
 
 class _Spare:
@@ -112,15 +147,18 @@ class Spares:
             except BaseException as exc:
                 tb = exc.__traceback__
                 outcome = (False, exc.with_traceback(tb.tb_next if tb is not None else None))
-            w = ticket[0]
-            ticket[1] = outcome
-            ticket[0] = None
+            w = None
+            if ticket[2].ends():
+                w = ticket[0]
+                ticket[1] = outcome
+                ticket[0] = None
             spare.job = fn = args = kw = ctx = outcome = None  # type: ignore[assignment]
             with self.lock:
                 over = self.closed
                 if not over:
                     self.idle.append(spare)
-            ready(w)
+            if w is not None:
+                ready(w)
             w = ticket = None
             if over or not self._next(spare):
                 with self.lock:
@@ -167,8 +205,14 @@ class Spares:
         self.closed = True
 
     def threads(self) -> list[threading.Thread]:
+        """Those that the end waits for: all but those in a call that its caller has abandoned."""
+        found = []
         with self.lock:
-            return [spare.thread for spare in self.all if spare.thread is not None]
+            for spare in self.all:
+                job = spare.job
+                if spare.thread is not None and (job is None or not job[0][2].abandoned):
+                    found.append(spare.thread)
+        return found
 
 
 def blocking(fn: Callable[..., T], /, *args: Any, **kw: Any) -> T:
@@ -180,10 +224,22 @@ def blocking(fn: Callable[..., T], /, *args: Any, **kw: Any) -> T:
     """
     if not callable(fn):
         raise TypeError(f"blocking needs a function to call, not {type(fn).__name__}")
+    return _call(_Call, fn, args, kw)
+
+
+def inquire(fn: Callable[..., T], /, *args: Any, **kw: Any) -> T:
+    """`blocking` for a call that only asks (a name look-up): a cancellation does not wait for it, nor does the end.
+
+    What the call returns, or raises, when nobody waits for it any more is thrown away.
+    """
+    return _call(_Inquiry, fn, args, kw)
+
+
+def _call(kind: type[_Call], fn: Callable[..., T], args: Any, kw: Any) -> T:
     w = waiter()
     if type(w) is ThreadWaiter:
         return fn(*args, **kw)
-    ticket: Ticket = [w, None, _Call(fn), None]
+    ticket: Ticket = [w, None, kind(fn), None]
     if not w.m.sched.spares.submit(ticket, fn, args, kw, copy_context()):
         return fn(*args, **kw)
     good, value = park(w, ticket)
