@@ -1535,3 +1535,44 @@ def test_tls_time_limits_hold_across_directions(certificate):
                 conn._ssl, conn._done = secure, False
 
     run(main)
+
+
+@pytest.mark.parametrize("what", ["handshake", "write", "read"])
+@pytest.mark.parametrize("before", [None, 50.0])
+def test_a_tls_deadline_moved_while_it_waits_across_holds(what, before, certificate, procs):
+    """A write that waits to read (or a read that waits to write) does not see that its deadline is moved meanwhile."""
+
+    class Wants:
+        def send(self, data):
+            raise ssl.SSLWantReadError
+
+        def recv(self, n):
+            raise ssl.SSLWantWriteError
+
+    def main():
+        with net.listen("127.0.0.1:0", tls=certificate.server()) as listener:
+            with net.dial(listener.addr), listener.accept(5) as conn:
+                secure = conn._ssl
+                if what != "handshake":
+                    conn._ssl, conn._done = Wants(), True
+                if what == "read":  # so that it has to wait until it may write
+                    conn.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+                    with pytest.raises(BlockingIOError):
+                        while True:
+                            os.write(secure.fileno(), b"x" * 65536)
+                set_deadline = conn.set_read_deadline if what == "read" else conn.set_write_deadline
+                set_deadline(None if before is None else time.monotonic() + before)
+                operate = conn.read if what == "read" else lambda: conn.write(b"x")
+                g = gort.go(operate)
+                while not (g.state == "waiting" and "I/O" in g.wait_reason):
+                    gort.sleep(0.001)
+                set_deadline(time.monotonic() + 40)
+                while not (g.state == "waiting" and "I/O" in g.wait_reason):
+                    gort.sleep(0.001)
+                set_deadline(time.monotonic() + 0.02)
+                with pytest.raises(TimeoutError, match="deadline is over"):
+                    g.result(15)
+                assert not conn._across
+                conn._ssl, conn._done = secure, False
+
+    run(main, procs)

@@ -21,6 +21,7 @@ from typing import Any
 
 from ..runtime.blocking import blocking
 from ..runtime.netpoll import Direction
+from ..runtime.scope import Scope
 from ..runtime.timers import check_seconds, deadline
 from .ahead import CHUNK
 from .conn import Conn, Data
@@ -57,7 +58,7 @@ def server_context(tls: Any) -> ssl.SSLContext:
 class TLSConn(Conn):
     """A connection over TLS: a Conn whose data are encrypted.  Go: tls.Conn."""
 
-    __slots__ = ("_done", "_drained", "_limit", "_owed", "_ssl", "_ssl_lock")
+    __slots__ = ("_across", "_done", "_drained", "_limit", "_owed", "_ssl", "_ssl_lock")
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext, server_side: bool = False, server_hostname: str | None = None
@@ -71,6 +72,7 @@ class TLSConn(Conn):
         self._done = False
         self._drained = bytearray()  # read when writing was closed, for those who read later
         self._limit: tuple[float | None, float | None] = (None, None)
+        self._across: set[Scope] = set()  # one for each operation that waits for the other direction than its own
         self._owed = False  # OpenSSL keeps a record that is half sent
         super().__init__(wrapped)
         self._plain()
@@ -105,18 +107,46 @@ class TLSConn(Conn):
                 self._wait_across(side, of, until, timeout)
 
     def _wait_across(self, side: Direction, of: Direction | None, until: float | None, timeout: float | None) -> None:
-        """Wait for one direction in an operation of perhaps the other, whose deadline, as it is now, holds too."""
-        end = None if of is None or of is side else of.deadline
-        if of is None or end is None or (until is not None and until <= end):
+        """Wait for one direction in an operation of perhaps the other, whose deadline holds too.
+
+        It may return for nothing.  If a deadline is moved meanwhile, our scope is cancelled, and the caller comes back
+        with the new one.  None is missed: we are in `_across` *before* we read the deadline, and `_set_deadline` looks
+        there *after* it has stored one; and a scope keeps its cancellation until we wait.
+        """
+        if of is None or of is side:
             self._wait(side, until, timeout)
             return
+        moved = Scope()
+        self._across.add(moved)
+        try:
+            moved.enter("a TLS operation")
+            try:
+                self._wait_until(side, of, until, timeout)
+            except BaseException as exc:
+                if not moved.exit(exc):
+                    raise
+            else:
+                moved.exit(None)
+        finally:
+            self._across.discard(moved)
+
+    def _wait_until(self, side: Direction, of: Direction, until: float | None, timeout: float | None) -> None:
         self._d.check_deadline(of)
+        end = of.deadline
+        if end is None or (until is not None and until <= end):
+            self._wait(side, until, timeout)
+            return
         try:
             self._wait(side, end, 0.0)
         except TimeoutError:
             if monotonic() < end:
                 raise
             raise TimeoutError(f"{of.name} of {self!r}: its deadline is over") from None
+
+    def _set_deadline(self, when: float | None, read: bool, write: bool) -> None:
+        super()._set_deadline(when, read, write)
+        for waiting in list(self._across):
+            waiting.cancel("a deadline was moved")
 
     def _wanted(self, exc: ssl.SSLError) -> Direction:
         return self._in if isinstance(exc, ssl.SSLWantReadError) else self._d.write
