@@ -8,7 +8,8 @@ machine's poller waits for that one.
 
 It is level-triggered, so what is ready stays so until it is used, whoever else looks; it may be made, used and closed
 while others wait for the same number in other ways; and if the number is closed and used again meanwhile, nobody else
-is disturbed.  The price is three more system calls for a wait.
+is disturbed.  The price is three more system calls for a wait, and a descriptor while it lasts.  When there is none to
+be had (EMFILE), a wait looks again every 10 ms instead: slow, but nothing fails and nothing is lost.
 
 Those who wait this way must look first (`is_ready`), and again after each wake-up: they may have been woken for
 nothing, or another may have been faster.  On Linux look and act are one: `read_soon` and `write_soon` ask the system
@@ -20,6 +21,7 @@ the terminal that the shell uses too, or of the pipe that is another process's s
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
@@ -31,6 +33,7 @@ from typing import Any
 
 from .runtime import overdue as _overdue
 from .runtime.netpoll import Descriptor
+from .runtime.sleep import sleep
 from .runtime.wait import give_way
 
 overdue = False
@@ -38,6 +41,8 @@ _overdue.register(globals())
 
 READ = select.POLLIN
 WRITE = select.POLLOUT
+
+LOOK = 0.01  # seconds between two looks at descriptors for which there is no descriptor to wait with
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", None) if sys.platform == "linux" else None
 
@@ -139,12 +144,14 @@ class Watch:
     __slots__ = ("_descriptor", "_set")
 
     def __init__(self, wanted: Iterable[tuple[int, int]]) -> None:
-        if hasattr(select, "epoll"):
-            self._set = select.epoll()
-            add: Callable[[int, int], None] = self._set.register
-        else:
-            self._set = select.kqueue()  # type: ignore[attr-defined]
-            add = self._add_to_kqueue
+        self._set: Any = None
+        try:
+            self._set = select.epoll() if hasattr(select, "epoll") else select.kqueue()  # type: ignore[attr-defined]
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            return  # no descriptor left: see `wait`
+        add: Callable[[int, int], None] = self._set.register if hasattr(select, "epoll") else self._add_to_kqueue
         try:
             for fd, events in wanted:
                 try:
@@ -168,12 +175,16 @@ class Watch:
         """Park until one of them may be ready.  timeout is in seconds.  Raises TimeoutError."""
         if timeout is not None and timeout <= 0:
             raise TimeoutError("timed out")
+        if self._set is None:
+            sleep(LOOK if timeout is None else min(LOOK, timeout))
+            return
         self._descriptor.wait_read(timeout)
 
     def close(self) -> None:
         """Forget them."""
-        self._descriptor.close()
-        self._set.close()
+        if self._set is not None:
+            self._descriptor.close()
+            self._set.close()
 
     def __enter__(self) -> Watch:
         return self

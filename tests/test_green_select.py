@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import select as std
 import selectors as std_selectors
 import socket as std_socket
 import time as std_time
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 import gort
 from gort import go, run
+from gort.green import os as green_os
 from gort.green import select, selectors, time
 
 pytestmark = pytest.mark.usefixtures("descriptors")
@@ -112,6 +115,51 @@ def test_it_can_be_cancelled_and_leaves_nothing(pair: Any, way: str, procs: int)
         assert g.result()
 
     run(main, procs=procs)
+
+
+@contextmanager
+def no_descriptors():
+    """Nobody can open anything meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(name) for name in os.listdir("/proc/self/fd")) + 20, hard))
+    try:
+        with pytest.raises(OSError) as info:
+            while True:
+                fillers.append(os.dup(0))
+        assert info.value.errno == errno.EMFILE
+        yield
+    finally:
+        for fd in fillers:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("way", ["select", "poll", "os.read"])
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_it_waits_though_there_is_no_descriptor_left(pair: Any, way: str, timeout: float | None, procs: int):
+    """EMFILE fails a wait for what is there already, or loses what comes."""
+    a, b = pair
+    wait = WAYS.get(way, lambda fd, timeout: green_os.read(fd, 1))
+
+    def main() -> None:
+        with no_descriptors():
+            waiting = [go(wait, a.fileno(), timeout) for _ in range(1 if way == "os.read" else 3)]
+            late = go(wait, a.fileno(), 0.05) if way != "os.read" else None
+            gort.sleep(0.03)
+            assert not any(g.done() for g in waiting)
+            if late is not None:
+                assert late.result(20) == []
+            cancelled = go(wait, a.fileno(), timeout)
+            gort.sleep(0.01)
+            cancelled.cancel()
+            cancelled.join(20)
+            b.send(b"x")
+            for g in waiting:
+                assert g.result(20)
+
+    run(main, procs=procs)
+    assert way == "os.read" or a.recv(10) == b"x"
 
 
 def test_select_tells_what_is_ready_for_what():

@@ -2,7 +2,10 @@
 
 The idea.  Each first asks the standard one, without waiting.  If nothing is ready, the goroutine parks until something
 may be, and asks again: so the answer is always the system's own.  For `select` and `poll` a `Watch` (see
-gort/descriptors.py) waits; an epoll or kqueue object can itself be waited for.
+gort/descriptors.py) waits, which takes a descriptor of the process for as long as the call waits: ten thousand
+goroutines in `select` are ten thousand more open descriptors.  (The machine's own poller cannot serve: it knows a number
+once, for its owner, edge-triggered.)  When there are no more, the call looks every 10 ms instead.  To wait for one socket,
+its own `recv` or `accept` needs neither.  An epoll or kqueue object can itself be waited for.
 """
 
 from __future__ import annotations
