@@ -14,9 +14,11 @@ import socket
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from greenlet import getcurrent
 
 import gort
 from gort.runtime import interrupt, netpoll
@@ -880,6 +882,184 @@ def test_no_poller_to_be_had(monkeypatch):
 
     with gort.Runtime(1) as runtime:  # whose machine has no poller yet, with or without a GIL
         runtime.run(main)
+
+
+# -- numbers closed by other code ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def closed_twice(what, reused):
+    """What a poller's machine goes through whose numbers other code closes, and perhaps gets for itself."""
+    poller = getcurrent().m.poller
+    numbers = {"epoll": [poller.epoll.fileno()], "event": [poller.event], "both": [poller.epoll.fileno(), poller.event]}
+    before = poller.epoll.fileno(), poller.event
+    mine = []
+
+    def close():
+        for fd in numbers[what]:
+            os.close(fd)
+        for fd in numbers[what]:
+            if reused == "pipe":
+                mine.extend(os.pipe())
+            elif reused == "epoll":
+                mine.append(select.epoll())
+            if reused:
+                assert os.path.exists(f"/proc/self/fd/{fd}"), "taken by somebody else, or the test is wrong"
+
+    yield close
+    assert poller.epoll.fileno() != before[0] or poller.event != before[1] or not reused
+    for fd in mine:  # nobody has closed them, or written to them
+        if isinstance(fd, int):
+            os.set_blocking(fd, False)
+            assert os.fstat(fd)
+        else:
+            fd.close()
+    for r in mine[::2] if reused == "pipe" else ():
+        with pytest.raises(BlockingIOError):
+            os.read(r, 1)
+    for fd in mine:
+        if isinstance(fd, int):
+            os.close(fd)
+    for fd in before:  # what was left of the old pair
+        if fd not in numbers[what] and fd not in (poller.epoll.fileno(), poller.event):
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="of epoll")
+@pytest.mark.parametrize("reused", [None, "pipe", "epoll"])
+@pytest.mark.parametrize(
+    ("what", "asleep"), [("epoll", False), ("event", False), ("both", False), ("epoll", True), ("event", True)]
+)  # both, asleep: see the next test
+def test_other_code_closes_a_machine_s_poller(what, reused, asleep, procs, capfd):
+    """A program in which a number is closed once too often dies, spins, or hangs and says nothing."""
+    def main():
+        a, b = pair()
+        c, e = pair()
+        with a, b, c, e:
+            d = Descriptor(a)
+            old = gort.go(recv, a, d)
+            waiting(old)
+            own = Descriptor(b)
+            own.wait_write(5)  # so that this very machine has a poller
+            news = gort.Chan()
+            with closed_twice(what, reused) as close:
+                if asleep:
+
+                    def closes():
+                        while not m.asleep:
+                            time.sleep(0.001)
+                        close()
+                        news.send("woken")
+
+                    m = getcurrent().m
+                    thread = threading.Thread(target=closes)
+                    thread.start()
+                    assert news.recv(20) == "woken"
+                    thread.join()
+                else:
+                    close()
+                if reused == "epoll" and what != "event":  # another epoll in the place of ours is noticed by a wake-up only
+                    threading.Timer(0.01, news.send, ["now"]).start()
+                    assert news.recv(20) == "now"
+                gort.sleep(0.01)
+                new = Descriptor(c)
+                other = gort.go(recv, c, new)
+                waiting(other)
+                for g, sock in ((old, b), (other, e)):  # sleeps until I/O, of an old one and a new one
+                    sock.send(b"data")
+                    assert g.result(20) == b"data"
+                for _ in range(3):  # and until it is woken
+                    thread = threading.Thread(target=lambda: (time.sleep(0.01), news.send("again")))
+                    thread.start()
+                    assert news.recv(20) == "again"
+                    thread.join()
+                cpu = time.process_time()
+                gort.sleep(0.06)
+                assert time.process_time() - cpu < 0.05, "it spins"
+            for each in (d, own, new):
+                each.close()
+
+    run(main, procs)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="of epoll")
+def test_other_code_closes_a_poller_and_no_descriptor_is_left(monkeypatch):
+    """The machine dies for want of a descriptor for its new poller, which it could have a moment later."""
+    real = select.epoll
+    failed = []
+
+    def none(*_):
+        failed.append(1)
+        if len(failed) > 3:
+            monkeypatch.setattr(select, "epoll", real)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def main():
+        a, b = pair()
+        with a, b:
+            d = Descriptor(a)
+            g = gort.go(recv, a, d)
+            waiting(g)
+            poller = getcurrent().m.poller
+            left = poller.event
+            os.close(poller.epoll.fileno())
+            monkeypatch.setattr(select, "epoll", none)
+            gort.sleep(0.001)
+            b.send(b"x")
+            assert g.result(20) == b"x" and len(failed) == 4
+            d.close()
+        os.close(left)
+
+    run(main, 1)
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="of epoll")
+def test_other_code_closes_all_that_a_sleeping_machine_could_be_woken_by(capfd):
+    """It hangs, and nobody is told why; or is lost although I/O could still wake it."""
+    poller = poller_module.EpollPoller()
+    fds = poller.epoll.fileno(), poller.event
+    for fd in fds:
+        os.close(fd)
+    poller.wake()
+    poller.wake()
+    message = capfd.readouterr().err
+    assert message.count("\n") == 1 and f"closed descriptors {fds[0]} and {fds[1]}" in message
+    assert poller.fetch(5) == [] and poller.lost  # a new one
+    poller.wake()
+    assert poller.fetch(5)
+    poller.close()
+
+    def main():
+        a, b = pair()
+        with a, b:
+            d = Descriptor(a)
+            own = Descriptor(b)
+            own.wait_write(5)
+            m = getcurrent().m
+            fds = m.poller.epoll.fileno(), m.poller.event
+            news = gort.Chan(2)
+
+            def closes():
+                while not m.asleep:
+                    time.sleep(0.001)
+                for fd in fds:
+                    os.close(fd)
+                news.send("lost")
+                news.send("lost")
+                b.send(b"x")
+
+            thread = threading.Thread(target=closes)
+            gort.go(lambda: (thread.start(), recv(a, d)))
+            assert news.recv() == "lost" and news.recv() == "lost"
+            thread.join()
+            d.close()
+            own.close()
+
+    run(main, 1)
 
 
 # -- the plain version and the fast one -------------------------------------------------------------------------

@@ -8,9 +8,17 @@ Events are fetched and then delivered, and each is reported once.  If a signal h
 between, events are lost; then (`lost`) the next `fire` treats every descriptor as if it had become ready, which costs
 each waiter one try and loses nothing.
 
-`wake` writes to an eventfd (a pipe where there is none) that is never read: it is edge-triggered, so each write is an
-event of its own.  It must not write after `close`, when the number may belong to somebody else: hence the lock, which
-is re-entrant because signal handlers wake machines too.
+`wake` has the kernel report an eventfd once more that is always readable: to modify an edge-triggered registration is
+an event of its own.  (Where there is no eventfd a pipe is written to.)  That costs what a write costs, and unlike a write
+it does no harm to whoever has got the number meanwhile, but fails, and so we learn of it.  It must not be done after
+`close`: hence the lock, which is re-entrant because signal handlers wake machines too.
+
+Numbers closed by other code.  Who closes a number twice may close ours.  An epoll that a thread sleeps in goes on until
+that sleep ends, so: whoever finds a number gone rings with what is left (`_ring_anew`), and the machine's next fetch makes
+a new pair, registers every descriptor with it, and treats all as ready (`_renew`).  What is left of the old pair stays
+open, for it may be somebody else's by now.  If both are gone, and the thread sleeps in them (`os.closerange` in another
+thread), nothing can wake it but I/O; that is said on stderr.  If the epoll's number has become *another epoll's*, only the
+next wake-up from another thread shows it.
 
 `EpollPoller.fire` is a server's hot path, and delivers the common event (one reader waits) without a call: 0.25 us
 where Direction.fire takes 0.6.  tests/test_netpoll.py holds the two to the same behaviour.
@@ -22,12 +30,26 @@ import errno
 import os
 import select
 import stat
+import sys
 import threading
+import time
 from typing import Any
 
 from .latch import contend
 
 MOST = 1024  # events fetched at a time
+PAUSE = 0.01  # seconds between two tries to make a new poller, when there is no descriptor for it
+
+_GONE = (errno.EBADF, errno.EINVAL)  # what a call says of a number that has been closed, or is now something else's
+_strays: list[Any] = []  # objects whose number may be somebody else's: to drop one would close that
+
+
+def _is_ours(fd: int) -> bool:
+    """May this number still be an epoll or eventfd, as far as one can tell?  It certainly is no file, pipe or socket."""
+    try:
+        return not stat.S_IFMT(os.fstat(fd).st_mode)
+    except OSError:
+        return False
 
 
 class Poller:
@@ -39,6 +61,7 @@ class Poller:
         self.lost = False  # events were fetched, and an exception came before they were delivered
         self.descriptors: dict[int, Any] = {}
         self.bells: set[int] = set()
+        self.told = False
 
     def add(self, descriptor: Any) -> None:
         """Register; called by the poller's own machine.  Raises DescriptorClosed if it is closed meanwhile."""
@@ -121,6 +144,36 @@ class Poller:
         """The events there are; wait for one up to so many seconds (0: do not, -1: without end)."""
         raise NotImplementedError
 
+    def _renew(self) -> list[Any]:
+        """Other code has closed our numbers: get new ones.  By the poller's own machine."""
+        self.lost = True
+        try:
+            with self.lock:
+                self._reopen()
+                for fd in (*self.bells, *self.descriptors):
+                    try:
+                        self._register(fd)
+                    except OSError:
+                        pass  # closed too: who uses it is told so when it tries
+        except OSError:
+            time.sleep(PAUSE)  # no descriptor left: the next fetch tries again
+        return []
+
+    def _cannot_wake(self, fds: str) -> None:
+        if not self.told:
+            self.told = True
+            try:
+                sys.stderr.write(
+                    f"gort: other code has closed descriptors {fds}, in which a thread of gort's waits for I/O and for being "
+                    "woken; its goroutines may hang: look for os.close() or os.closerange() of numbers that are not the "
+                    "caller's own, or closed twice\n"
+                )
+            except Exception:
+                pass  # there is no stderr any more
+
+    def _reopen(self) -> None:
+        raise NotImplementedError
+
     def fire(self, events: list[Any]) -> None:
         """Make ready whoever waits for these events."""
         raise NotImplementedError
@@ -143,22 +196,63 @@ class EpollPoller(Poller):
 
     def __init__(self) -> None:
         super().__init__()
-        self.epoll = select.epoll()
-        try:
-            self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self.epoll.register(self.event, select.EPOLLIN | select.EPOLLET)
-        except BaseException:
-            self.epoll.close()
-            raise
-        self.poll = self.epoll.poll
         # Priority data too, though nobody here reads any: it ends a read early, see net/conn.py.
         self.flags = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+        self.ring = select.EPOLLIN | select.EPOLLET
+        self.makeshift: int | None = None  # an eventfd that is only used until `_reopen`
+        self._open()
+
+    def _open(self) -> None:
+        epoll = select.epoll()
+        try:
+            event = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            try:
+                epoll.register(event, self.ring)
+                epoll.poll(0)  # the event that it is readable now
+            except BaseException:
+                os.close(event)
+                raise
+        except BaseException:
+            epoll.close()
+            raise
+        self.epoll, self.event, self.poll = epoll, event, epoll.poll
+
+    def _reopen(self) -> None:
+        old = self.epoll
+        self._open()
+        _strays.append(old)
+        self._drop_makeshift()
+
+    def _drop_makeshift(self) -> None:
+        if self.makeshift is not None:
+            os.close(self.makeshift)
+            self.makeshift = None
 
     def _register(self, fd: int) -> None:
         try:
             self.epoll.register(fd, self.flags)
         except FileExistsError:
             self.epoll.modify(fd, self.flags)
+        except OSError as exc:
+            if exc.errno not in _GONE or not self._is_gone(fd):
+                raise
+            self._renew()
+            try:
+                self.epoll.register(fd, self.flags)
+            except FileExistsError:
+                pass  # `_renew` has done it
+
+    def _is_gone(self, fd: int) -> bool:
+        """A call with our number and fd has failed: because of ours?"""
+        try:
+            os.fstat(fd)
+        except OSError:
+            return False
+        try:
+            self.epoll.modify(self.event, self.ring)
+            return False
+        except OSError:
+            return True
 
     def _unregister(self, fd: int) -> None:
         self.epoll.unregister(fd)
@@ -166,7 +260,12 @@ class EpollPoller(Poller):
     def fetch(self, timeout: float) -> list[Any]:
         if timeout > 2e6:  # the kernel counts milliseconds in an int
             timeout = 2e6
-        return self.poll(timeout, MOST)
+        try:
+            return self.poll(timeout, MOST)
+        except OSError as exc:
+            if exc.errno not in _GONE:
+                raise
+        return self._renew()
 
     def fire(
         self,
@@ -217,11 +316,47 @@ class EpollPoller(Poller):
             self.fire_all()
 
     def _ring(self) -> None:
-        os.eventfd_write(self.event, 1)
+        try:
+            self.epoll.modify(self.event, self.ring)
+        except OSError:
+            self._ring_anew()
+
+    def _ring_anew(self) -> None:
+        """One of our numbers is gone, or somebody else's: wake the machine all the same.  Under the lock."""
+        self.poll = _poll_gone  # first, so that it finds that when it has come
+        rung = False
+        if _is_ours(self.event):  # then the epoll's has been closed, and a thread that sleeps in it still hears the event
+            try:
+                os.eventfd_write(self.event, 1)
+                rung = True
+            except OSError:
+                pass
+        if not rung or _is_ours(self.epoll.fileno()):  # the event's number, or both are somebody else's
+            try:
+                event = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+                try:
+                    self.epoll.register(event, self.ring)
+                    self._drop_makeshift()
+                    self.event = self.makeshift = event
+                    rung = True
+                except OSError:
+                    os.close(event)
+            except OSError:
+                pass
+        if not rung:
+            self._cannot_wake(f"{self.epoll.fileno()} and {self.event}")
 
     def _close(self) -> None:
-        self.epoll.close()
-        os.close(self.event)
+        if _is_ours(self.epoll.fileno()):
+            self.epoll.close()
+        else:
+            _strays.append(self.epoll)
+        if _is_ours(self.event):
+            os.close(self.event)
+
+
+def _poll_gone(timeout: float, most: int) -> list[Any]:
+    raise OSError(errno.EBADF, "the poller's descriptors were closed by other code")
 
 
 class KqueuePoller(Poller):
@@ -229,16 +364,26 @@ class KqueuePoller(Poller):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kqueue = select.kqueue()  # type: ignore[attr-defined]
+        self._open()
+
+    def _open(self) -> None:
+        kqueue = select.kqueue()  # type: ignore[attr-defined]
         try:
             self.waker, self.bell = os.pipe()
         except BaseException:
-            self.kqueue.close()
+            kqueue.close()
             raise
+        self.kqueue = kqueue
         os.set_blocking(self.waker, False)
         os.set_blocking(self.bell, False)
         self._control(self.waker, select.KQ_FILTER_READ, select.KQ_EV_ADD | select.KQ_EV_CLEAR)  # type: ignore[attr-defined]
         self.bells.add(self.waker)
+
+    def _reopen(self) -> None:
+        old, waker = self.kqueue, self.waker
+        self._open()
+        self.bells.discard(waker)
+        _strays.append(old)
 
     def _control(self, fd: int, filter_: int, flags: int) -> None:
         self.kqueue.control([select.kevent(fd, filter_, flags)], 0, 0)  # type: ignore[attr-defined]
@@ -266,7 +411,12 @@ class KqueuePoller(Poller):
 
     def fetch(self, timeout: float) -> list[Any]:
         # Not longer than systems take it; the machine then just looks, and sleeps again.
-        return self.kqueue.control(None, MOST, None if timeout < 0 else min(timeout, 2e6))
+        try:
+            return self.kqueue.control(None, MOST, None if timeout < 0 else min(timeout, 2e6))
+        except OSError as exc:
+            if exc.errno not in _GONE:
+                raise
+        return self._renew()
 
     def fire(self, events: list[Any]) -> None:
         for event in events:
@@ -288,14 +438,19 @@ class KqueuePoller(Poller):
             os.write(self.bell, b"x")
         except BlockingIOError:
             pass  # it is full of wake-ups already
+        except OSError:
+            self._cannot_wake(f"{self.waker} and {self.bell}")
 
     def _close(self) -> None:
         try:
             self.kqueue.close()
         except OSError:
             pass  # in the child of a fork, which does not inherit it
-        os.close(self.waker)
-        os.close(self.bell)
+        for fd in (self.waker, self.bell):
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # other code has closed it
 
 
 def new_poller() -> Poller:
