@@ -22,7 +22,7 @@ import gort
 from gort import net
 from gort.net import listener as listener_module
 
-from nettools import left_nothing, unused_port  # noqa: F401
+from nettools import HOSTS, left_nothing, unused_port  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("left_nothing")
 
@@ -169,6 +169,20 @@ def test_half_open_connections(procs):
                 s.close()
 
     program(main, procs)
+
+
+def test_a_peer_that_vanishes_is_asked_for_a_sign_of_life():
+    """A peer that lost its power is waited for for ever: the system is not told to ask for it."""
+
+    def main():
+        for host in HOSTS:
+            with net.listen((host, 0)) as listener, net.dial(listener.addr) as conn, listener.accept(10) as other:
+                for sock in (conn.socket, other.socket):
+                    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 15
+
+    program(main)
 
 
 def test_no_descriptor_left_for_accept(procs):

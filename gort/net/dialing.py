@@ -25,6 +25,7 @@ from ..runtime.sleep import sleep
 from ..runtime.timers import check_seconds, deadline
 from ..runtime.wait import on_goroutine
 from .address import Inet, Unix, parse
+from .alive import keep_asking
 from .conn import Conn
 from .resolve import Info, lookup
 from .tls import TLSConn, client_context
@@ -175,6 +176,8 @@ def _connect(family: int, address: Any, name: str, local: Any, until: float | No
     descriptor = None
     try:
         sock.setblocking(False)
+        if family != socket.AF_UNIX:
+            keep_asking(sock)
         if local is not None:
             sock.bind(local)
         pause = 1e-3

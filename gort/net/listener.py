@@ -23,6 +23,7 @@ from ..runtime.sleep import sleep
 from ..runtime.timers import check_seconds, deadline
 from ..runtime.wait import give_way
 from .address import Inet, Unix, parse
+from .alive import keep_asking
 from .conn import Conn
 from .errors import ConnClosed
 from .resolve import lookup
@@ -233,6 +234,7 @@ def _bound(place: Inet, reuse_port: bool) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1 if place.host else 0)
+        keep_asking(sock)
         sock.bind(address)
         return sock
     except OSError as exc:
