@@ -559,3 +559,212 @@ def test_threads_use_connections_beside_goroutines(jitter):
             conn.close()
 
     program(main)
+
+
+# -- each fault again and again, and Ctrl-C in the middle of it ------------------------------------------------------
+
+FAULTS = """
+import errno, os, resource, signal, socket, struct, sys, threading, time
+import gort
+from gort import net
+
+def fds():
+    return len(os.listdir("/proc/self/fd"))
+
+def echo(conn):
+    while data := conn.read():
+        conn.write(data)
+
+def reset(sock):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+def went(n):  # how often the fault has happened
+    if n == 20:
+        print("ready", flush=True)
+
+def works(listener):
+    with net.dial(listener.addr, timeout=20) as conn:
+        conn.write(b"hello")
+        assert conn.read_exactly(5, timeout=20) == b"hello"
+
+def resets(listener):  # in the middle of reads and of writes
+    for n in range(1, 10**9):
+        with net.dial(listener.addr) as conn:
+            if n % 2:
+                conn.write(b"x")
+            else:
+                try:
+                    conn.write(b"x" * 10_000_000, timeout=0.01)
+                except TimeoutError:
+                    pass
+            conn.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        went(n)
+
+def half_open(listener):
+    for n in range(1, 10**9):
+        with net.dial(listener.addr) as a, net.dial(listener.addr) as b:
+            b.close_write()
+            try:
+                a.read(timeout=0.001)
+            except TimeoutError:
+                pass
+        went(n)
+
+def emfile(listener):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    clients = [socket.socket() for _ in range(10)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fds() + 2, hard))
+    fillers = []
+    try:
+        try:
+            while True:
+                fillers.append(os.dup(0))
+        except OSError as exc:
+            assert exc.errno == errno.EMFILE
+        for client in clients:
+            client.connect(listener.addr)
+        while not listener.refused:
+            gort.sleep(0.001)
+        went(20)
+        gort.sleep(100)
+    finally:
+        for fd in fillers:
+            os.close(fd)
+        for client in clients:
+            client.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+def aborted(listener):
+    for n in range(1, 10**9):
+        reset(socket.create_connection(listener.addr))  # perhaps before it is accepted
+        went(n)
+        gort.gosched()
+
+def eintr(listener):
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        for n in range(1, 10**9):
+            works(listener)
+            went(n)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+def closed(listener):  # by other code, which then gets the number for something else
+    for n in range(1, 10**9):
+        a, b = socket.socketpair()
+        with b, net.Conn(a) as conn:
+            g = gort.go(conn.read)
+            while g.state != "waiting":
+                gort.gosched()
+            os.close(a.detach())
+            gort.gosched()
+        g.exception(20)
+        went(n)
+
+def forks(listener):
+    for n in range(1, 10**9):
+        with net.dial(listener.addr) as conn:
+            pid = os.fork()
+            if not pid:
+                conn.close()
+                listener.close()
+                os._exit(0)
+            try:
+                conn.write(b"still")
+                assert conn.read_exactly(5) == b"still"
+            finally:
+                assert gort.blocking(os.waitpid, pid, 0)[1] == 0
+        went(2 * n)
+
+def time_outs(listener):
+    socks = [socket.socketpair() for _ in range(100)]
+    conns = [net.Conn(sock) for pair in socks for sock in pair]
+    def reads(conn):
+        for n in range(1, 10**9):
+            try:
+                conn.read()
+            except TimeoutError:
+                gort.sleep(0.001)
+            except net.ConnClosed:
+                return
+    try:
+        when = time.monotonic() + 0.5
+        for conn in conns:
+            conn.set_deadline(when)
+        for conn in conns:
+            for _ in range(50):
+                gort.go(reads, conn)
+        gort.sleep(0.5)
+        went(20)
+        gort.sleep(100)
+    finally:
+        for conn in conns:
+            conn.close()
+
+def handler_fails(listener):
+    for n in range(1, 10**9):
+        with net.dial(listener.addr) as conn:
+            conn.write(b"!")
+            assert conn.read_all(timeout=20) == b""
+        went(n)
+
+def handle(conn):
+    first = conn.read()
+    if first == b"!":
+        raise ZeroDivisionError("on purpose")
+    conn.write(first)
+    echo(conn)
+
+def main():
+    listener = net.listen("127.0.0.1:0")
+    gort.go(net.serve, listener, handle)
+    works(listener)
+    try:
+        gort.go(faults, listener).result()
+    finally:
+        over.append(1)
+
+def faults(listener):
+    try:
+        fault(listener)
+    except (OSError, net.IncompleteRead):
+        if not over:  # else the server's side was cancelled before this one
+            raise
+
+over = []
+fault = globals()[sys.argv[1]]
+before_hook = gort.excepthook
+gort.excepthook = lambda args: None if args.exc_type is ZeroDivisionError else before_hook(args)
+before = fds()
+try:
+    gort.run(main, procs=int(sys.argv[2]))
+except KeyboardInterrupt:
+    left = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+    gort.run(lambda: None)  # and the next one works
+    print("interrupted", fds() - before, left, gort.num_goroutine())
+    sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["resets", "half_open", "emfile", "aborted", "eintr", "closed", "forks", "time_outs", "handler_fails"],
+)
+@pytest.mark.parametrize("procs", [1, 2, 8] if "GORT_STRESS" in os.environ else [2])
+def test_ctrl_c_in_the_middle_of_a_fault(fault, procs):
+    """Ctrl-C meets a fault, and does not end the program, or leaves a descriptor, a thread or a goroutine behind."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "-X", "faulthandler", "-c", FAULTS, fault, str(procs)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True)
+    try:
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=30)
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGABRT)
+        if not child.stdout.closed:
+            print(child.communicate())
+    assert (out, err, child.returncode) == ("interrupted 0 [] 0\n", "", 7)

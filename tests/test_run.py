@@ -535,3 +535,26 @@ def test_a_signal_handler_that_raises_reaches_main(procs: int) -> None:
             print(error, threading.active_count())
         """
     assert succeeds(code) == "cleaned\nfrom the handler 1\n"
+
+
+def test_main_starts_on_the_thread_that_called_run(jitter: None) -> None:
+    """Broken: while other threads start goroutines too, another machine takes main, and Ctrl-C does not find it."""
+    over: list[int] = []
+
+    def starts() -> None:
+        while not over:
+            try:
+                gort.go(int)
+            except gort.RuntimeClosed:
+                pass
+
+    threads = [threading.Thread(target=starts) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(60):
+            assert gort.run(threading.get_ident, procs=4) == threading.get_ident()
+    finally:
+        over.append(1)
+        for thread in threads:
+            thread.join()

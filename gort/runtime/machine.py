@@ -83,7 +83,7 @@ class Machine:
         self.note.acquire()
         self.polled = False  # it has just looked at its poller
         self.poller: Poller | None = None  # what it sleeps in, once there is I/O (or signals, see interrupt.py) to wait for
-        self.solo: Goroutine[Any] | None = None  # a goroutine to be started apart: see handoff.py
+        self.solo: Goroutine[Any] | None = None  # to be started here and nowhere else: `run`'s main, or apart (handoff.py)
         self.apart: Any = None  # the function it runs apart, without a P
         self.dismissed = False  # it is to end: another thread was needed
         self.blocked = False  # sysmon has seen it blocked meanwhile
@@ -209,9 +209,12 @@ class Machine:
         self.ready.append(starter)
 
     def take_rarely(self) -> Goroutine[Any] | None:
-        """The 61st time, or without a P: the GRQ first, so that a busy LRQ does not starve it."""
+        """The 61st time, or without a P: the GRQ first, so that a busy LRQ does not starve it.
+
+        Before all others the one that is for this very machine.
+        """
         p = self.p
-        if p is None:
+        if p is None or self.solo is not None:
             g, self.solo = self.solo, None
             return g
         try:
@@ -415,7 +418,7 @@ class Machine:
                 if self.p is not p:  # taken from us a moment ago: see handoff.py
                     sched.rescue(p)
                     continue
-            if p.lrq and self.starter is None:
+            if (p.lrq or self.solo is not None) and self.starter is None:
                 (self.free.pop() if self.free else self.new_carrier()).switch()
                 continue
             if probed and len(self.free) > KEEP:
