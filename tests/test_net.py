@@ -624,8 +624,10 @@ def test_cancelled_in_a_read_and_in_a_write():
             g.join(5)
             big = b"x" * 20_000_000
             g = gort.go(a.write, big)
+            while g.state != "waiting":
+                gort.sleep(0.001)
             second = gort.go(a.write, b"never sent")
-            while g.state != "waiting" or second.state != "waiting":
+            while second.state != "waiting":
                 gort.sleep(0.001)
             second.cancel()
             second.join(5)
