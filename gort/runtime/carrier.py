@@ -136,8 +136,11 @@ class Carrier(greenlet):
         return getcurrent() is self or (self.gr_frame is None and not self.dead)
 
 
-def carry() -> None:
+def carry(first: Goroutine[Any] | None = None) -> None:
     """The loop of a carrier.  Entered as starter, left when the machine ends or trims.
+
+    first is to be started before any other: the main goroutine, which belongs to the thread that called `run`, and so
+    is never in the LRQ, where another machine might find it.
 
     Not a method: a bound method is an object and two C frames more, 200 bytes of each parked goroutine.
     """
@@ -150,7 +153,9 @@ def carry() -> None:
         # -- take a fresh goroutine
         n = m.started + 1
         p = m.p
-        if p is None or not n % TURN:
+        if first is not None:
+            g = first
+        elif p is None or not n % TURN:
             g = m.take_rarely()
         else:
             try:
@@ -161,7 +166,9 @@ def carry() -> None:
             if not self.rest():
                 return
             continue
-        if _ANY and p is not None and handoff.blocks(m.sched, g) and handoff.start_apart(m.sched, g):
+        if first is not None:
+            first = None
+        elif _ANY and p is not None and handoff.blocks(m.sched, g) and handoff.start_apart(m.sched, g):
             continue
         m.started = n
         if m.starter is None and p is not None and p.lrq:

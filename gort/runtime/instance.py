@@ -194,9 +194,7 @@ def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any
     try:
         with Interrupt(m, g) as interrupt:
             sched.acquire_p(m)
-            # Not on the LRQ: another machine could steal it there, and main, and Ctrl-C with it, belong to this thread.
-            m.solo = g
-            m.started = -1  # so that the first carrier asks `take_rarely`; stats.py knows
+            m.main_g = g
             m.hub.switch()  # comes back when this machine has ended
         sched.join_threads(sched.patience_at_end)
     finally:

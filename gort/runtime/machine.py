@@ -53,7 +53,7 @@ class Machine:
 
     __slots__ = (
         "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "free", "held", "hub", "id",
-        "ident", "judged", "kick", "last", "late", "mail", "maker", "next", "note", "p", "parked", "polled", "poller",
+        "ident", "judged", "kick", "last", "late", "mail", "main_g", "maker", "next", "note", "p", "parked", "polled", "poller",
         "probed", "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread",
         "throws", "trims", "undelivered", "wakes", "watch", "yielded",
     )  # fmt: skip
@@ -75,6 +75,7 @@ class Machine:
         self.held = 0.0  # since when, or when last, it left its LRQ to others
         self.trims = False  # an idle carrier that is switched to now is to end
         self.starter: Any = None  # what stands in `ready` for the LRQ: an idle carrier, the maker, or None
+        self.main_g: Goroutine[Any] | None = None  # the main goroutine, until it starts, if this is its machine
         self.p: Processor | None = None
         self.last: Processor | None = None
         self.next: Processor | None = None
@@ -83,7 +84,7 @@ class Machine:
         self.note.acquire()
         self.polled = False  # it has just looked at its poller
         self.poller: Poller | None = None  # what it sleeps in, once there is I/O (or signals, see interrupt.py) to wait for
-        self.solo: Goroutine[Any] | None = None  # to be started here and nowhere else: `run`'s main, or apart (handoff.py)
+        self.solo: Goroutine[Any] | None = None  # a goroutine to be started apart: see handoff.py
         self.apart: Any = None  # the function it runs apart, without a P
         self.dismissed = False  # it is to end: another thread was needed
         self.blocked = False  # sysmon has seen it blocked meanwhile
@@ -209,12 +210,9 @@ class Machine:
         self.ready.append(starter)
 
     def take_rarely(self) -> Goroutine[Any] | None:
-        """The 61st time, or without a P: the GRQ first, so that a busy LRQ does not starve it.
-
-        Before all others the one that is for this very machine.
-        """
+        """The 61st time, or without a P: the GRQ first, so that a busy LRQ does not starve it."""
         p = self.p
-        if p is None or self.solo is not None:
+        if p is None:
             g, self.solo = self.solo, None
             return g
         try:
@@ -347,6 +345,9 @@ class Machine:
         """The hub."""
         while True:
             try:
+                if self.main_g is not None:
+                    g, self.main_g = self.main_g, None
+                    self.new_carrier().switch(g)
                 self._loop()
                 break
             except BaseException as exc:
@@ -418,7 +419,7 @@ class Machine:
                 if self.p is not p:  # taken from us a moment ago: see handoff.py
                     sched.rescue(p)
                     continue
-            if (p.lrq or self.solo is not None) and self.starter is None:
+            if p.lrq and self.starter is None:
                 (self.free.pop() if self.free else self.new_carrier()).switch()
                 continue
             if probed and len(self.free) > KEEP:

@@ -30,10 +30,10 @@ def collect(sched: Any) -> dict[str, Any]:
             "ident": m.ident,
             "p": p.id if (p := m.p) is not None else None,
             "asleep": m.asleep,
-            "started": started,
+            "started": m.started,
             "parked": m.parked,
             "yielded": m.yielded,
-            "scheduled": started + m.parked + m.yielded,
+            "scheduled": m.started + m.parked + m.yielded,
             "apart": m.apart is not None,
             "goroutines": m.live(),
             "ready": len(m.ready),
@@ -42,7 +42,6 @@ def collect(sched: Any) -> dict[str, Any]:
             "wakes": m.wakes,
         }
         for m in list(sched.ms)
-        for started in [m.started + (m.thread is None)]  # that of a `run` begins at -1, see instance.py
     ]
     return {
         "procs": len(sched.allp),
