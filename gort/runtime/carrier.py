@@ -48,7 +48,7 @@ from typing import Any
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from . import handoff
-from .goroutine import FAILED, FREE_THREADED, Goroutine
+from .goroutine import FAILED, FREE_THREADED, PENDING, Goroutine
 from .wait import Ticket
 
 TURN = 61
@@ -85,7 +85,7 @@ class Carrier(greenlet):
         else:
             m.hub.switch()
         while True:
-            if m.trims or not m.alive:
+            if m.trims is self or not m.alive:
                 m.carriers.discard(self)
                 return False
             if FREE_THREADED and queue and m.holds():
@@ -149,73 +149,96 @@ def carry(first: Goroutine[Any] | None = None) -> None:
     ready = m.ready
     m.starter = None
     n = 0
-    while True:
-        # -- take a fresh goroutine
-        n = m.started + 1
-        p = m.p
-        if first is not None:
-            g = first
-        elif p is None or not n % TURN:
-            g = m.take_rarely()
-        else:
+    g = None
+    try:
+        while True:
+            # -- take a fresh goroutine
+            n = m.started + 1
+            p = m.p
+            if first is not None:
+                g = first
+            elif p is None or not n % TURN:
+                g = m.take_rarely()
+            else:
+                try:
+                    # (The oldest every 8th time, for that P may get no machine.)
+                    g = p.lrq.pop() if FREE_THREADED and n % 8 and m.sched.idle else p.lrq.popleft()
+                except IndexError:
+                    g = None
+            if g is None:
+                if not self.rest():
+                    return
+                continue
+            if first is not None:
+                first = None
+            elif _ANY and p is not None and handoff.blocks(m.sched, g) and handoff.start_apart(m.sched, g):
+                continue
+            m.started = n
+            if m.starter is None and p is not None and p.lrq:
+                m.starter = starter = m.free.pop() if m.free else m.maker
+                if n % TURN:
+                    ready.appendleft(starter)
+                else:
+                    ready.append(starter)
+
+            # -- run it
+            self.g = g
+            g.carrier = self  # before fn is read: see Goroutine.cancel
+            self.gr_context = g.ctx
+            ends = False
             try:
-                g = p.lrq.pop() if FREE_THREADED and m.sched.idle else p.lrq.popleft()
-            except IndexError:
-                g = None
-        if g is None:
+                value = g.fn(*g.args, **g.kw)
+            except BaseException as exc:
+                g.fail(exc, m.sched)  # raises nothing, whatever exc is like
+                value = FAILED
+                ends = isinstance(exc, GreenletExit)  # the greenlet itself is to end (the interpreter does, say)
+            if FREE_THREADED:
+                g.finish_locked(value)
+            else:
+                g._value = value
+                if g._waiters is not None:
+                    g.wake_joiners()
+            g.args = g.kw = g.ctx = None
+            self.g = self.pending = self.inner = None
+            g = value = None
+            if ends:
+                m.carriers.discard(self)
+                return
+
+            # -- whose turn is it?
+            if m.starter is not None:
+                if n % TURN:
+                    if ready[0] is m.starter:
+                        continue
+                else:
+                    if ready[0] is m.starter:
+                        ready.append(ready.popleft())
+                    if ready[0] is m.starter and m.starter is not m.maker:
+                        continue
+            elif not ready:
+                continue
             if not self.rest():
                 return
-            continue
-        if first is not None:
-            first = None
-        elif _ANY and p is not None and handoff.blocks(m.sched, g) and handoff.start_apart(m.sched, g):
-            continue
-        m.started = n
-        if m.starter is None and p is not None and p.lrq:
-            m.starter = starter = m.free.pop() if m.free else m.maker
-            if n % TURN:
-                ready.appendleft(starter)
-            else:
-                ready.append(starter)
+    except BaseException as exc:
+        # A signal handler of the program's own has raised, here, between two goroutines.
+        if g is not None:
+            _save(self, g, exc)
+        raise  # in the hub, which sees to the rest (Machine.recover)
 
-        # -- run it
-        self.g = g
-        g.carrier = self  # before fn is read: see Goroutine.cancel
-        self.gr_context = g.ctx
-        ends = False
-        try:
-            value = g.fn(*g.args, **g.kw)
-        except BaseException as exc:
-            g.fail(exc, m.sched)  # raises nothing, whatever exc is like
-            value = FAILED
-            ends = isinstance(exc, GreenletExit)  # the greenlet itself is to end (the interpreter does, say)
-        if FREE_THREADED:
-            g.finish_locked(value)
-        else:
-            g._value = value
-            if g._waiters is not None:
-                g.wake_joiners()
-        g.args = g.kw = g.ctx = None
-        self.g = self.pending = self.inner = None
-        g = value = None
-        if ends:
-            m.carriers.discard(self)
-            return
 
-        # -- whose turn is it?
-        if m.starter is not None:
-            if n % TURN:
-                if ready[0] is m.starter:
-                    continue
-            else:
-                if ready[0] is m.starter:
-                    ready.append(ready.popleft())
-                if ready[0] is m.starter and m.starter is not m.maker:
-                    continue
-        elif not ready:
-            continue
-        if not self.rest():
-            return
+def _save(carrier: Carrier, g: Goroutine[Any], exc: BaseException) -> None:
+    """What a carrier is about to leave must not be lost: a goroutine that it has taken, or an outcome nobody was told."""
+    m = carrier.m
+    if g.carrier is not carrier:  # taken, and not begun
+        if g is not m.main_g:  # else the hub starts it again
+            m.sched.grq.appendleft(g)
+        return
+    if g._value is PENDING:
+        g.fail(exc, m.sched)
+        g.finish_locked(FAILED)
+    elif g._waiters is not None:
+        g.wake_joiners()
+    carrier.g = None
 
 
 def current() -> Goroutine[Any] | None:

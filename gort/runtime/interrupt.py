@@ -43,6 +43,8 @@ _WAITS = {wait._park_thread.__code__, ending.Patience.wait.__code__, ending.join
 
 def _in_gort(frame: FrameType | None) -> bool:
     """Is there a frame of gort between here and the base (of the goroutine, or of the thread)?"""
+    if frame is not None and frame.f_code is _RUN_CODE:
+        return True  # between two goroutines
     while frame is not None and frame.f_code is not _RUN_CODE:
         name = frame.f_globals.get("__name__", "")
         if name == "gort" or name.startswith("gort."):

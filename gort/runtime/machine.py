@@ -73,7 +73,7 @@ class Machine:
         self.carriers: set[Carrier] = set()
         self.free: list[Carrier] = []
         self.held = 0.0  # since when, or when last, it left its LRQ to others
-        self.trims = False  # an idle carrier that is switched to now is to end
+        self.trims: Carrier | None = None  # an idle carrier that is to end when it is switched to
         self.starter: Any = None  # what stands in `ready` for the LRQ: an idle carrier, the maker, or None
         self.main_g: Goroutine[Any] | None = None  # the main goroutine, until it starts, if this is its machine
         self.p: Processor | None = None
@@ -195,14 +195,29 @@ class Machine:
 
     def trim(self) -> None:
         """End some of the idle carriers too many: 0.2 ms of work.  By the hub, to which each of them returns."""
-        self.trims = True
-        try:  # the handler of a signal may raise in here
-            for _ in range(min(len(self.free) - KEEP, 32)):
-                carrier = self.free.pop()
+        for _ in range(min(len(self.free) - KEEP, 32)):
+            self.trims = carrier = self.free.pop()
+            self.carriers.discard(carrier)
+            carrier.switch()
+        self.trims = None
+
+    def recover(self) -> None:
+        """A signal handler has raised between any two instructions of ours: put things right.  By the hub."""
+        self.trims = None
+        for carrier in list(self.carriers):
+            if carrier.dead:
                 self.carriers.discard(carrier)
-                carrier.switch()
-        finally:
-            self.trims = False
+            elif carrier.g is None and carrier is not self.starter and carrier not in self.free:
+                self.free.append(carrier)  # it was on its way from there
+        self.free = [carrier for carrier in self.free if not carrier.dead]
+        if self.maker is not None and self.maker.dead:
+            self.make_maker()
+        for _ in range(len(self.ready)):
+            w = self.ready.popleft()
+            if not w.dead:
+                self.ready.append(w)
+        if self.starter is not None and (self.starter.dead or self.starter not in self.ready):
+            self.starter = None
 
     def queue_starter(self) -> None:
         """Give the LRQ its place in the ready queue."""
@@ -346,13 +361,15 @@ class Machine:
         while True:
             try:
                 if self.main_g is not None:
-                    g, self.main_g = self.main_g, None
-                    self.new_carrier().switch(g)
+                    if self.main_g.carrier is None:
+                        self.new_carrier().switch(self.main_g)
+                    self.main_g = None
                 self._loop()
                 break
             except BaseException as exc:
                 if self.poller is not None:
                     self.poller.lost = True  # events that were fetched and not delivered, perhaps
+                self.recover()
                 self._blame_main(exc)
         self._end()
 
