@@ -212,6 +212,8 @@ class _LoopThread:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.over = False
+        self.turn = 0  # counts the turns of the loop; odd: it waits, without limit, for there is nothing planned
+        self._watch()
         self.thread = threading.Thread(target=self._main, name="gort-aio", daemon=True)
         try:
             self.thread.start()
@@ -235,15 +237,40 @@ class _LoopThread:
             # At the interpreter's end no thread can be started to join the threads of asyncio.to_thread; they are
             # gone by then.
 
+    def _watch(self) -> None:
+        """Have `turn` count.  What a callback does is not seen in the loop's queues: it has been taken out of them."""
+        selector: Any = getattr(self.loop, "_selector", None)
+        if selector is None:
+            return  # another kind of loop, which `resting` does not understand
+        select = selector.select
+
+        def watched(timeout: float | None = None) -> Any:
+            if timeout is not None:
+                return select(timeout)
+            self.turn += 1
+            try:
+                return select()
+            finally:
+                self.turn += 1
+
+        selector.select = watched
+
     def resting(self) -> int | None:
-        """The thread's ident if the loop has nothing to do and nothing to wait for (for the deadlock detector)."""
+        """The thread's ident if the loop has nothing to do and nothing to wait for (for the deadlock detector).
+
+        The same odd turn before and after the look at the queues: all the time the loop ran nothing, and what came for
+        it meanwhile would have been in `_ready`, where it is put before the loop is woken.
+        """
         loop: Any = self.loop
+        turn = self.turn
+        if not turn % 2:
+            return None
         try:
             if loop._ready or loop._scheduled or asyncio.all_tasks(loop) or len(loop._selector.get_map()) > 1:
                 return None  # (one: the loop's own wake-up)
         except (AttributeError, RuntimeError):
             return None  # another kind of loop; or it is at work this very moment
-        return self.thread.ident
+        return self.thread.ident if self.turn == turn else None
 
     def close(self) -> None:
         self.over = True

@@ -246,3 +246,24 @@ def test_no_false_alarm_at_the_very_moment(procs: int, by: str) -> None:
         OTHER.close()
         """
     )
+
+
+def test_a_callback_that_runs_on_our_event_loop_may_wake_somebody() -> None:
+    """Broken: a deadlock is seen while a plain callback, no task, is at work on gort's event loop and will wake main."""
+    out = succeeds(
+        """
+        import asyncio
+        def main():
+            ch = Chan(1)
+            def callback():
+                time.sleep(0.3)
+                ch.send("value")
+            async def arm():
+                asyncio.get_running_loop().call_later(0.01, callback)
+            gort.aio.run(arm())
+            print(ch.recv())
+            return Chan().recv()
+        assert "chan receive" in deadlocks(main)  # and when it is over, the loop hides nothing
+        """
+    )
+    assert out == "value\n"
