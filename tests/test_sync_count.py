@@ -6,6 +6,7 @@ Nothing here sleeps to let something happen: `settle` waits until a goroutine or
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -427,6 +428,24 @@ def test_barrier_breaks(procs: int, how: str) -> None:
         assert [other.result() for other in others] == [0, 1, 2]
 
     run(main, procs=procs)
+
+
+def test_barrier_breaks_when_a_late_party_is_cancelled() -> None:
+    """Broken: a party whose cancellation arrives while it gives way, before it has arrived, leaves the others waiting."""
+
+    def main() -> None:
+        barrier = Barrier(2)
+        other = start(barrier.wait)
+        with pytest.raises(TimeoutError), gort.timeout(0.001) as limit:
+            m = gort.current().carrier.m  # type: ignore[union-attr]
+            while not (m.late and m.ready):  # the hub is ready: with the timer that it has still to look at
+                time.monotonic()
+            time.sleep(0.002)
+            assert not limit.expired
+            barrier.wait()
+        assert isinstance(other.exception(), BrokenBarrier)
+
+    run(main, procs=1)
 
 
 def test_barrier_reset_sends_them_away(procs: int) -> None:

@@ -49,10 +49,14 @@ class Barrier(Place):
         timeout is in seconds, None: for ever, 0: do not wait.  Raises TimeoutError, and BrokenBarrier if the barrier
         is broken or breaks meanwhile.  Who times out or is cancelled breaks it for the others.
         """
-        if overdue:
-            give_way()
         if timeout is not None:
             timeout = check_seconds(timeout, "timeout")
+        if overdue:
+            try:
+                give_way()
+            except BaseException:  # cancelled, or interrupted: it has not arrived, and will not
+                self.abort()
+                raise
         hopeless = timeout is not None and timeout <= 0
         w = None
         while True:
