@@ -123,6 +123,18 @@ class _Call:
         if self.task is not None:
             self.task.cancel()
 
+    def failure(self, reason: BaseException) -> BaseException | None:
+        """The error with which the task has ended, if it was cancelled for this reason but failed: in a ``finally``."""
+        future = self.future
+        error = None if not future.done() or future.cancelled() else future.exception(0)
+        if error is None or error is reason:
+            return None
+        last = error  # what it has to say of its own origin stays, and before that came the reason
+        while last.__context__ is not None and last.__context__ is not reason:
+            last = last.__context__
+        last.__context__ = reason
+        return error
+
 
 def run(
     coro: Awaitable[T], *, loop: asyncio.AbstractEventLoop | None = None, timeout: float | None = None
@@ -131,7 +143,8 @@ def run(
 
     loop must be one that runs in another thread; None: gort's own.  The goroutine parks; a plain thread blocks.
     timeout is in seconds: when it is over the coroutine is cancelled and, when it has ended, TimeoutError raised.
-    If the goroutine is cancelled, so is the coroutine.  If the coroutine was cancelled from within, raises
+    If the goroutine is cancelled, so is the coroutine; an error in its clean-up comes out, as that of a goroutine's
+    own ``finally`` does.  If the coroutine was cancelled from within, raises
     concurrent.futures.CancelledError.  Raises GortError on the loop's own thread, which would wait for itself, and
     when the given loop is closed before the coroutine has ended.
     """
@@ -152,15 +165,23 @@ def run(
     except BaseException:
         coro.close()  # or it is reported as never awaited
         raise
+    error: BaseException | None = None
     try:
         call.settle(timeout)
     except TimeoutError:
         call.cancel()
         if not call.future.done() or call.future.cancelled():
             raise TimeoutError(f"the coroutine {coro.__qualname__} was cancelled after {timeout:g} s") from None
-    except BaseException:
+    except BaseException as exc:
         call.cancel()
-        raise
+        error = call.failure(exc)
+        if error is None:
+            raise
+    if error is not None:
+        try:
+            raise error  # here, where nothing is being handled that would become its context
+        finally:
+            del error, call
     return call.future.result(0)
 
 
@@ -174,8 +195,8 @@ async def _await(awaitable: Awaitable[T]) -> T:
 async def wait(g: Goroutine[T]) -> T:
     """Wait for a goroutine: return its result or raise its exception, as `Goroutine.result` does.
 
-    If the waiting task is cancelled, so is the goroutine, and the task goes on when that has ended (a second
-    cancellation of the task ends the waiting alone).
+    If the waiting task is cancelled, so is the goroutine, and the task goes on when that has ended, with the error of
+    its clean-up if there is one (a second cancellation of the task ends the waiting alone).
     """
     if not isinstance(g, Goroutine):
         hint = ": start one, as in wait(gort.go(fn))" if callable(g) else ""
@@ -199,6 +220,9 @@ async def wait(g: Goroutine[T]) -> T:
     except asyncio.CancelledError:
         g.cancel()
         await asyncio.wait((ended,))
+        error = g.exception(0)
+        if isinstance(error, Exception):
+            g.result(0)  # raises it: an error in its clean-up
         raise
     return g.result(0)
 

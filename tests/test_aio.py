@@ -260,6 +260,53 @@ def test_a_result_that_comes_in_spite_of_the_time_out_is_not_lost() -> None:
     run(main, procs=1)
 
 
+@pytest.mark.parametrize("how", ["cancel", "block", "timeout", "task"])
+def test_an_error_in_the_clean_up_comes_out(how: str) -> None:
+    """Broken: what went wrong after a cancellation, on the other side, is lost without a trace."""
+
+    async def fails() -> None:
+        try:
+            await forever()
+        finally:
+            raise ValueError("clean-up")
+
+    def fails_too() -> None:
+        try:
+            Chan().recv()
+        finally:
+            raise ValueError("clean-up")
+
+    async def task() -> None:
+        await asyncio.wait_for(aio.wait(go(fails_too)), 0.01)
+
+    def main() -> BaseException | None:
+        if how == "cancel":
+            g = go(aio.run, fails())
+            until_it_waits(g)
+            g.cancel()
+            return g.exception()
+        try:
+            if how == "block":
+                with gort.timeout(0.01):
+                    aio.run(fails())
+            elif how == "timeout":
+                aio.run(fails(), timeout=0.01)
+            else:
+                aio.run(task())
+        except ValueError as exc:
+            return exc
+        return None
+
+    error = run(main, procs=1)
+    assert isinstance(error, ValueError)
+    found, inner = [], error.__context__
+    while inner is not None:
+        found.append(type(inner))
+        inner = inner.__context__
+    if how in ("cancel", "block"):
+        assert found == [asyncio.CancelledError, gort.Cancelled]
+
+
 def test_a_coroutine_that_was_cancelled_from_within() -> None:
     """Broken: the goroutine looks cancelled, though nobody cancelled it; or it is told nothing."""
 
