@@ -264,8 +264,11 @@ def test_a_result_that_comes_in_spite_of_the_time_out_is_not_lost() -> None:
 def test_an_error_in_the_clean_up_comes_out(how: str) -> None:
     """Broken: what went wrong after a cancellation, on the other side, is lost without a trace."""
 
+    began = threading.Event()
+
     async def fails() -> None:
         try:
+            began.set()
             await forever()
         finally:
             raise ValueError("clean-up")
@@ -282,7 +285,8 @@ def test_an_error_in_the_clean_up_comes_out(how: str) -> None:
     def main() -> BaseException | None:
         if how == "cancel":
             g = go(aio.run, fails())
-            until_it_waits(g)
+            while not began.is_set():
+                gosched()
             g.cancel()
             return g.exception()
         try:
