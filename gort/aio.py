@@ -43,6 +43,7 @@ from .runtime import deadlock, instance
 from .runtime.goroutine import Goroutine
 from .runtime.scope import Shield
 from .runtime.timers import INFINITY, check_seconds, deadline
+from .runtime.wait import is_late
 from .sync.ending import on_end
 
 __all__ = ["run", "wait"]
@@ -99,8 +100,8 @@ class _Call:
             try:
                 settle((self.future,), min(left, LOOK))
                 return
-            except TimeoutError:
-                if left <= LOOK:
+            except TimeoutError as exc:
+                if left <= LOOK or not is_late(exc):
                     raise
             if self.loop.is_closed() and not self.future.done():
                 raise GortError(f"the event loop was closed before the coroutine {self.coro.__qualname__} had ended")
@@ -168,14 +169,12 @@ def run(
     error: BaseException | None = None
     try:
         call.settle(timeout)
-    except TimeoutError:
-        call.cancel()
-        if not call.future.done() or call.future.cancelled():
-            raise TimeoutError(f"the coroutine {coro.__qualname__} was cancelled after {timeout:g} s") from None
     except BaseException as exc:
         call.cancel()
-        error = call.failure(exc)
-        if error is None:
+        if isinstance(exc, TimeoutError) and is_late(exc):
+            if not call.future.done() or call.future.cancelled():
+                raise TimeoutError(f"the coroutine {coro.__qualname__} was cancelled after {timeout:g} s") from None
+        elif (error := call.failure(exc)) is None:
             raise
     if error is not None:
         try:

@@ -48,7 +48,7 @@ from .runtime.goroutine import Goroutine
 from .runtime.latch import contend
 from .runtime.report import report
 from .runtime.timers import check_seconds
-from .runtime.wait import Ticket, give_way, park, ready, waiter
+from .runtime.wait import Ticket, give_way, is_late, park, ready, waiter
 from .sync.ending import on_end
 
 __all__ = ["ALL", "ANY", "Executor", "FIRST_EXCEPTION", "Future", "Waited", "wait"]
@@ -211,8 +211,10 @@ def _wait_many(futures: Any, timeout: float | None, when: str) -> Waited:
     if missing and not enough and (timeout is None or timeout > 0):
         try:
             settle(missing, timeout, missing=1 if when == ANY else len(missing), when=when)
-        except TimeoutError:
-            pass  # as in the standard library: the sets say it
+        except TimeoutError as exc:
+            if not is_late(exc):
+                raise
+            # Else as in the standard library: the sets say it
         done = {future for future in every if future.done()}
     return Waited(done, every - done)
 

@@ -241,6 +241,48 @@ def test_a_goroutine_that_waits_for_a_future_is_no_deadlock() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+@needs_signals
+@pytest.mark.parametrize("where", ["thread", "goroutine"])
+@pytest.mark.parametrize("what", ["lock", "lock with timeout", "wait_for", "wait", "aio"])
+def test_a_time_out_that_a_signal_handler_raises_is_not_ours(what: str, where: str) -> None:
+    """Broken: the TimeoutError of a handler (signal.alarm's classic use) is taken for the end of gort's own timeout."""
+
+    class Alarm(TimeoutError):
+        pass
+
+    def handler(*_: Any) -> None:
+        raise Alarm
+
+    mutex = gort.Mutex()
+    mutex.lock()
+    cond = gort.Cond()
+
+    def wait_for() -> None:
+        with cond:
+            cond.wait_for(lambda: False, 5)
+
+    waits: dict[str, Callable[[], Any]] = {
+        "lock": mutex.lock,
+        "lock with timeout": lambda: mutex.lock(5),
+        "wait_for": wait_for,
+        "wait": lambda: wait([StdFuture()], 5),
+        "aio": lambda: gort.aio.run(asyncio.sleep(5)),
+    }
+
+    def main() -> None:
+        # So that the handler runs where the goroutine, or its machine, waits.
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        waits[what]()
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(Alarm):
+            run(main, procs=1) if where == "goroutine" else main()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def ends_well(future: StdFuture[Any]) -> None:
     go(future.set_result, 1)
     assert wait(future) == 1

@@ -13,7 +13,7 @@ from greenlet import getcurrent
 
 from . import overdue as _overdue
 from .timers import BED, check_seconds, wake_sleeper
-from .wait import ThreadWaiter, Ticket, give_way, gosched, park, waiter
+from .wait import ThreadWaiter, Ticket, give_way, gosched, is_late, park, waiter
 
 overdue = False
 _overdue.register(globals())
@@ -43,8 +43,9 @@ def _sleep_thread(w: ThreadWaiter, seconds: float) -> None:
         return
     try:
         park(w, [w, None, _COT, [None]], seconds, "sleep")
-    except TimeoutError:
-        pass
+    except TimeoutError as exc:
+        if not is_late(exc):
+            raise
 
 
 def sleep(seconds: float) -> None:

@@ -252,7 +252,7 @@ def park(w: Any, ticket: Ticket, timeout: float | None = None, what: str = "the 
     m = w.m
     alarm = None
     if timeout is not None:
-        alarm = m.sched.timeout_after(timeout, ticket, lambda: TimeoutError(f"{what} timed out after {timeout:g} s"))
+        alarm = m.sched.timeout_after(timeout, ticket, lambda: _late(what, timeout))
     m.parked = w.seq = m.parked + 1
     queue = w.ready
     try:
@@ -266,6 +266,20 @@ def park(w: Any, ticket: Ticket, timeout: float | None = None, what: str = "the 
             alarm[0] = None
             alarm[2].dead += 1
     return ticket[1]
+
+
+def _late(what: str, timeout: float) -> TimeoutError:
+    error = TimeoutError(f"{what} timed out after {timeout:g} s")
+    error.of_park = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_late(error: TimeoutError) -> bool:
+    """Does it say that the timeout of `park` was over?  If not, it is another's: a signal handler raised it, say.
+
+    A mark and no class of its own, for what users see and compare is TimeoutError.
+    """
+    return hasattr(error, "of_park")
 
 
 def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: str) -> Any:
@@ -286,7 +300,7 @@ def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: s
         parked_threads.discard(w)
     if not done:
         if ticket[2].withdraw(ticket):
-            raise TimeoutError(f"{what} timed out after {timeout:g} s")
+            raise _late(what, timeout)
         w.rest()  # somebody claimed it just before us
     if w.throws:
         raise w.throws.popleft()[1]

@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 from ..errors import GortError
 from ..runtime.scope import Shield
 from ..runtime.timers import check_seconds, deadline
-from ..runtime.wait import Ticket, park, ready, waiter
+from ..runtime.wait import Ticket, is_late, park, ready, waiter
 from .mutex import Mutex
 from .place import Place
 
@@ -149,8 +149,10 @@ class Cond(Place):
                     raise TimeoutError(f"wait for {self!r}: the condition was still false after {timeout:g} s")
             try:
                 self.wait(left)
-            except TimeoutError:
-                pass  # the last look at the condition is ours
+            except TimeoutError as exc:
+                if not is_late(exc):
+                    raise
+                # The last look at the condition is ours.
         return value
 
     def notify(self, n: int = 1) -> None:

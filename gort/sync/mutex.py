@@ -44,7 +44,7 @@ from typing import Any
 
 from ..runtime import overdue as _overdue
 from ..runtime.timers import check_seconds, deadline
-from ..runtime.wait import Ticket, give_way, park, ready, waiter
+from ..runtime.wait import Ticket, give_way, is_late, park, ready, waiter
 from .errors import SyncError
 from .place import Place
 
@@ -172,7 +172,9 @@ class Mutex(Place):
             try:
                 if park(w, ticket, left, "lock"):
                     return  # it was handed to us
-            except TimeoutError:
+            except TimeoutError as exc:
+                if not is_late(exc):
+                    raise
                 raise self._timed_out(timeout) from None
             # Woken to try again; before anything else, see the top.
             try:
