@@ -31,7 +31,7 @@ import concurrent.futures as std
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
 from sys import _getframe
 from types import FrameType
@@ -192,19 +192,27 @@ def wait(future: Any, timeout: float | None = None, *, when: str = ALL) -> Any:
     return future.result(0)
 
 
+def _no_future(what: Any) -> TypeError:
+    remedy = ""
+    if isinstance(what, Goroutine):
+        remedy = ": use its result() or join()"
+    elif isinstance(what, Chan):
+        remedy = ": use its recv()"
+    elif isinstance(what, Awaitable):
+        remedy = ": what asyncio awaits is run by gort.aio.run"
+    return TypeError(f"wait needs concurrent.futures.Future, not {type(what).__name__}{remedy}")
+
+
 def _wait_many(futures: Any, timeout: float | None, when: str) -> Waited:
     if when not in (ALL, ANY, FIRST_EXCEPTION):
         raise ValueError(f"when must be gort.futures.ALL, ANY or FIRST_EXCEPTION, not {when!r}")
-    try:
-        every = set(futures)
-    except TypeError:
-        every = {futures}
-    for future in every:
+    if isinstance(futures, (Goroutine, Chan, Awaitable)) or not isinstance(futures, Iterable):
+        raise _no_future(futures)  # before it is iterated over: that would receive what is in a Chan
+    every = set()
+    for future in futures:
         if not isinstance(future, std.Future):
-            raise TypeError(
-                f"wait needs concurrent.futures.Future, not {type(future).__name__}"
-                + (": use its result() or join()" if isinstance(future, Goroutine) else "")
-            )
+            raise _no_future(future)
+        every.add(future)
     done = {future for future in every if future.done()}
     missing = every - done
     enough = bool(done) if when == ANY else when == FIRST_EXCEPTION and any(_failed(future) for future in done)

@@ -196,6 +196,32 @@ def test_wait_for_what_is_no_future(bad: Any) -> None:
         wait(bad if bad != "future" else [bad])
 
 
+def test_wait_leaves_alone_what_is_no_future() -> None:
+    """Broken: a channel is emptied before the mistake is seen, or asyncio's future gives an error that says nothing."""
+    ch: Chan[Any] = Chan(3)
+    ch.send(1)
+    ch.send(StdFuture())
+    ch.close()
+    with pytest.raises(TypeError, match=r"Future, not Chan: use its recv\(\)"):
+        wait(ch)  # type: ignore[call-overload]
+    assert len(ch) == 2
+    loop = asyncio.new_event_loop()
+    try:
+        future = loop.create_future()
+        for _ in range(2):
+            for wrong in (future, [future]):
+                with pytest.raises(TypeError, match=r"needs concurrent.futures.Future, not Future: .*gort\.aio\.run"):
+                    wait(wrong)  # type: ignore[call-overload]
+            if not future.done():
+                future.set_result(1)
+    finally:
+        loop.close()
+    rest = iter([1, 2])
+    with pytest.raises(TypeError, match="not int"):
+        wait(rest)  # type: ignore[call-overload]
+    assert list(rest) == [2]
+
+
 def test_wait_says_what_to_do_with_a_goroutine() -> None:
     """Broken: who mixes up the two kinds of handle is not told how to go on."""
 
