@@ -131,7 +131,18 @@ def leave(scope: Scope, exc: BaseException | None, error: Callable[[], BaseExcep
             return
         if rest is None:
             raise _because(error(), own)
-        raise BaseExceptionGroup(exc.message, [_because(error(), own), *rest.exceptions]) from None
+        new = rest.derive([_because(error(), own), *rest.exceptions])
+        # It is the same group still, to whoever reads its traceback.
+        for note in getattr(exc, "__notes__", ()):
+            new.add_note(note)
+        cause, context, suppress = exc.__cause__, exc.__context__, exc.__suppress_context__
+        new.__cause__ = cause
+        new.__suppress_context__ = suppress
+        try:
+            raise new.with_traceback(exc.__traceback__)
+        finally:
+            new.__context__ = context  # which is not what it replaces
+            del new, exc, rest, mine, cause, context
 
 
 def _because(error: BaseException, own: BaseException) -> BaseException:

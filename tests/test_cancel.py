@@ -201,6 +201,52 @@ def test_no_limit_and_no_time() -> None:
         timeout(float("nan"))
 
 
+class Kept(BaseExceptionGroup[BaseException]):
+    def derive(self, excs: Any) -> Kept:
+        return Kept(self.message, excs)
+
+
+@pytest.mark.parametrize("block", ["timeout", "context"])
+def test_a_group_of_errors_stays_itself(block: str) -> None:
+    """Broken: an exception group that a time limit's end is put into loses its class, notes, cause or traceback."""
+
+    def fails() -> None:
+        try:
+            gort.sleep(LONG)
+        finally:
+            raise KeyError("k")
+
+    def body() -> None:
+        try:
+            with Group() as group:
+                group.go(fails)
+        except BaseExceptionGroup as exc:
+            try:
+                raise OSError("context")
+            except OSError:
+                error = Kept("mine", exc.exceptions)
+                error.add_note("which shop")
+                raise error from ValueError("cause")
+
+    def main() -> None:
+        with pytest.raises(Kept) as caught:
+            if block == "timeout":
+                with timeout(0.01):
+                    body()
+            else:
+                with context.with_timeout(context.background(), 0.01):
+                    body()
+        error = caught.value
+        assert [type(one) for one in error.exceptions][1:] == [KeyError] and error.message == "mine"
+        assert isinstance(error.exceptions[0], TimeoutError)
+        assert error.__notes__ == ["which shop"]
+        assert repr(error.__cause__) == "ValueError('cause')" and repr(error.__context__) == "OSError('context')"
+        assert error.__suppress_context__
+        assert "body" in [entry.name for entry in caught.traceback]
+
+    run(main)
+
+
 def test_used_wrongly() -> None:
     """Breaks: a limit that silently does nothing: around a run, or the second time."""
     with pytest.raises(gort.GortError, match="inside of run's function"):
