@@ -267,3 +267,34 @@ def test_a_callback_that_runs_on_our_event_loop_may_wake_somebody() -> None:
         """
     )
     assert out == "value\n"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of threads that have not begun")
+def test_a_thread_that_has_not_run_a_line_yet_may_wake_somebody() -> None:
+    """Broken: a deadlock is seen while a thread that will wake main is known to the system, but not to the interpreter.
+
+    Such a moment is too short to be met at will, so the test takes the thread out of what the interpreter tells.
+    """
+    succeeds(
+        """
+        import _thread, hashlib
+        told = sys._current_frames
+        hidden = []
+        def hiding():
+            frames = told()
+            return {ident: frame for ident, frame in frames.items() if ident not in hidden}
+        sys._current_frames = hiding
+        def main():
+            ch = Chan(1)
+            def late():
+                hidden.append(_thread.get_ident())
+                for _ in range(3):  # without the GIL: for the system it runs, whoever else does
+                    hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000)
+                ch.send(1)
+            _thread.start_new_thread(late, ())
+            return ch.recv()
+        assert run(main) == 1
+        hidden.clear()
+        assert "chan receive" in deadlocks(lambda: Chan().recv())
+        """
+    )

@@ -23,16 +23,23 @@ Counting the system's threads would show it, and also the pools of numeric libra
 loaded no deadlock would ever be found.  So a program that waits for nothing but such a callback says so by a goroutine
 that sleeps: ``go(sleep, math.inf)``.
 
+A thread that was started a moment ago may not have run a line yet, and so be unknown to the interpreter.  The system
+knows it (Linux: /proc/self/task), and whether it waits for a processor.  So if a thread there was not there some time
+before, or is young and wanted to run, it is asked again later: by then the thread is visible, or is none of Python's.
+On other systems, `threading.Thread` is safe, whose `start` waits for the first line; `_thread.start_new_thread` is not.
+
 If only other threads are in the way, it is asked again later, for they may end without having woken anybody.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 import weakref
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from ..errors import Deadlock
@@ -101,6 +108,8 @@ def check(sched: Any) -> bool:
             return True
         if not all(_idle(other) and _stuck(other) for other in everybody) or _moves(everybody) != before:
             return True
+        if _new_threads():
+            return True
         _tell(sched, main)
         return False
 
@@ -141,6 +150,43 @@ def _foreign_threads(schedulers: list[Any]) -> bool:
             own |= {spare.thread.ident for spare in sched.spares.idle if spare.thread is not None}
     own |= {ident() for ident in resting}
     return bool(set(sys._current_frames()) - own)
+
+
+NEW = 0.02  # seconds between two looks at which a thread slept, so that it has no first line to run
+OLD = 10.0  # seconds after which it has run one in any case
+_tasks: dict[str, tuple[float, float]] = {}  # the system's threads: when first seen, and since when always asleep
+
+
+def _new_threads() -> bool:
+    """May there be a thread that the interpreter does not know yet?
+
+    One look is not enough: it may sleep because it waits for the GIL, which is ours just now.
+    """
+    global _tasks
+    now = monotonic()
+    me = str(threading.get_native_id())
+    try:
+        names = os.listdir("/proc/self/task")
+    except OSError:
+        return False  # another system: nothing tells
+    found = False
+    tasks = {}
+    for task in names:
+        born, asleep = _tasks.get(task, (now, INFINITY))
+        if task != me and now - born < OLD:
+            asleep = min(asleep, now) if _sleeps(task) else INFINITY
+            found = found or now - asleep < NEW
+        tasks[task] = (born, asleep)
+    _tasks = tasks
+    return found
+
+
+def _sleeps(task: str) -> bool:
+    try:
+        with open(f"/proc/self/task/{task}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"S"
+    except (OSError, IndexError):
+        return False  # it has ended meanwhile
 
 
 def _foreign_signal_handlers() -> bool:
