@@ -383,12 +383,13 @@ def test_two_pairs_are_spread_and_neither_is_torn() -> None:
             g.join()
 
     def spread_out() -> bool:
-        run(main, procs=2)
+        runtime.run(main)
         return where["a"] == where["a's echo"] != where["b"] == where["b's echo"]
 
-    # Where other programs have the CPUs, another machine's thread may come too late; but not each time.
-    while not spread_out():
-        pass
+    # Where other programs have the CPUs the other machine may come too late; but its thread is there the next time.
+    with Runtime(2) as runtime:
+        while not spread_out():
+            pass
 
 
 def test_fresh_goroutines_are_stolen_from_a_busy_p(procs: int) -> None:

@@ -204,18 +204,21 @@ class Machine:
     def recover(self) -> None:
         """A signal handler has raised between any two instructions of ours: put things right.  By the hub."""
         self.trims = None
-        for carrier in list(self.carriers):
-            if carrier.dead:
-                self.carriers.discard(carrier)
-            elif carrier.g is None and carrier is not self.starter and carrier not in self.free:
-                self.free.append(carrier)  # it was on its way from there
-        self.free = [carrier for carrier in self.free if not carrier.dead]
+        self.carriers = {carrier for carrier in self.carriers if not carrier.dead}
+        # Those without a goroutine that are not there were on their way from or to it.
+        self.free = [carrier for carrier in self.carriers if carrier.g is None and carrier is not self.starter]
         if self.maker is not None and self.maker.dead:
             self.make_maker()
         for _ in range(len(self.ready)):
             w = self.ready.popleft()
             if not w.dead:
                 self.ready.append(w)
+        # One that had given way, and was just taken to go on.  (One that was woken cannot be told from one that another
+        # thread is about to put there.)
+        there = {id(w) for w in self.ready} | {id(w) for w, _ in self.throws}
+        for carrier in self.carriers:
+            if carrier.g is not None and carrier.wait is None and carrier.inner is None and id(carrier) not in there:
+                self.ready.append(carrier)
         if self.starter is not None and (self.starter.dead or self.starter not in self.ready):
             self.starter = None
 
@@ -358,8 +361,12 @@ class Machine:
 
     def loop(self) -> None:
         """The hub."""
+        hurt = False
         while True:
             try:
+                if hurt:
+                    self.recover()
+                    hurt = False
                 if self.main_g is not None:
                     if self.main_g.carrier is None:
                         self.new_carrier().switch(self.main_g)
@@ -367,9 +374,9 @@ class Machine:
                 self._loop()
                 break
             except BaseException as exc:
+                hurt = True
                 if self.poller is not None:
                     self.poller.lost = True  # events that were fetched and not delivered, perhaps
-                self.recover()
                 self._blame_main(exc)
         self._end()
 
