@@ -49,7 +49,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from . import handoff
 from .goroutine import FAILED, FREE_THREADED, PENDING, Goroutine
-from .wait import Ticket
+from .wait import Ticket, live_ticket
 
 TURN = 61
 _ANY = handoff.ANY
@@ -99,11 +99,7 @@ class Carrier(greenlet):
 
     def waits(self) -> bool:
         """Is it parked with a ticket that nobody has claimed?"""
-        for w in (self, self.inner):
-            ticket = w.wait if w is not None else None
-            if ticket is not None and ticket[0] is w:
-                return True
-        return False
+        return live_ticket(self) is not None or live_ticket(self.inner) is not None
 
     def waits_outside(self) -> bool:
         """Does it wait for something that comes from outside the program (I/O, a blocking call)?"""
@@ -116,8 +112,7 @@ class Carrier(greenlet):
     def waited(self, now: float) -> float:
         """For how many seconds, at least, it has waited."""
         for w in (self, self.inner):
-            ticket = w.wait if w is not None else None
-            if ticket is not None and ticket[0] is w:
+            if live_ticket(w) is not None:
                 m = self.m
                 if m.watch.tick == m.started + m.parked + m.yielded:  # stuck, or asleep, since sysmon looked last
                     return max(m.ages.waited(w.seq, now), now - m.watch.tick_at)
@@ -126,8 +121,8 @@ class Carrier(greenlet):
 
     def wait_reason(self) -> str:
         for w in (self, self.inner):
-            ticket = w.wait if w is not None else None
-            if ticket is not None and ticket[0] is w:
+            ticket = live_ticket(w)
+            if ticket is not None:
                 return ticket[2].reason(ticket)
         return ""
 

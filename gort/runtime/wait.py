@@ -145,8 +145,14 @@ def adopt(current: Any) -> Any:
     return ThreadWaiter()
 
 
+def live_ticket(w: Any) -> Ticket | None:
+    """The ticket that a waiter (or None) is parked with, if nobody has claimed it.  From any thread, as of this moment."""
+    ticket = w.wait if w is not None else None
+    return ticket if ticket is not None and ticket[0] is w else None
+
+
 def _waits(w: Any) -> bool:
-    return w is not None and w.wait is not None and w.wait[0] is w
+    return live_ticket(w) is not None
 
 
 def _stray(inner: Any, carrier: Any) -> bool:
