@@ -119,18 +119,21 @@ class Scope:
         """
         if _gone(self.g):
             return False  # in the child of a fork the one who entered is this thread, under another name
-        if not (isinstance(exc, GeneratorExit) or (isinstance(self.g, Goroutine) and self.g.done())):
-            raise _elsewhere(self.g)
-        return True  # the generator is only cleaned up, or nobody is there any more whom the limit could concern
+        _check_elsewhere(self.g, exc)
+        return True
 
 
 def _gone(g: Any) -> bool:
     return isinstance(g, Goroutine) and getattr(g.carrier, "gone", False)
 
 
-def _elsewhere(g: Any) -> GortError:
+def _check_elsewhere(g: Any, exc: BaseException | None) -> None:
+    """A block that g entered is left by another, with exc.  No harm if the generator is only cleaned up, or if nobody is
+    there any more whom the block could concern; else raise GortError."""
+    if isinstance(exc, GeneratorExit) or (isinstance(g, Goroutine) and g.done()):
+        return
     who = g.describe() if isinstance(g, Goroutine) else "a plain thread"
-    return GortError(
+    raise GortError(
         f"this block was entered by {who}, and is left by another goroutine or thread: a generator that is suspended "
         "inside a with block of gort must be finished, or closed, where it was begun"
     )
@@ -157,9 +160,8 @@ class Shield:
         g = self.g
         if g is not None and owner() is not g and not _gone(g):
             # It stays shielded, for only its own thread can change that.
-            if isinstance(exc, GeneratorExit) or (isinstance(g, Goroutine) and g.done()):
-                return
-            raise _elsewhere(g)
+            _check_elsewhere(g, exc)
+            return
         if isinstance(g, plain.PlainThread):
             g.unshield()
         elif g is not None:
