@@ -219,10 +219,7 @@ def start_apart(sched: Any, g: Any) -> bool:
                 sched.backlog.append(g)
                 return True
             m = sched.new_machine()
-        m.solo = g
-        m.apart = key_of(g.fn)
-        m.blocked = False
-        m.judged = m.parked + LIVELY
+        m.run_apart(g)
         sched.idle_ms.pop(m, None)
         sched.stop_keeping(m, None)
         sched.started_apart += 1

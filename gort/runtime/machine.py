@@ -512,6 +512,13 @@ class Machine:
             self.wakes += 1
         return sched.acquire_p(self)
 
+    def run_apart(self, g: Goroutine[Any]) -> None:
+        """Our next goroutine, and the only one until it ends: see handoff.py.  On our thread, or while that is not awake."""
+        self.solo = g
+        self.apart = key_of(g.fn)
+        self.blocked = False
+        self.judged = self.parked + LIVELY
+
     def _step_apart(self) -> None:
         """What is left of the loop while we run a goroutine apart, without a P."""
         sched = self.sched
@@ -525,8 +532,7 @@ class Machine:
             if self.blocked or self.judged != NEVER:
                 ran_apart(sched, self.apart, self.blocked)
             try:
-                self.solo = sched.backlog.popleft()
-                self.apart, self.blocked, self.judged = key_of(self.solo.fn), False, self.parked + LIVELY
+                self.run_apart(sched.backlog.popleft())
                 return
             except IndexError:
                 self.apart = None
