@@ -108,6 +108,13 @@ def pipe_of_conns():
     return net.Conn(a), net.Conn(b)
 
 
+def pipe_of_tls(certificate):
+    a, b = pipe_of_conns()
+    g = gort.go(net.start_tls, b, certificate.server(), server_side=True)
+    a = net.start_tls(a, certificate.client(), server_hostname="gort.test")
+    return a, g.result(5)
+
+
 def tcp_pair():
     with net.listen("127.0.0.1:0") as listener:
         a = net.dial(listener.addr)
@@ -1421,10 +1428,7 @@ def test_tls_close_write_waits_until_the_peer_is_told(certificate):
     """close_write returns while the message is not sent, for the buffers are full: the peer waits for ever."""
 
     def main():
-        a, b = pipe_of_conns()
-        g = gort.go(net.start_tls, b, certificate.server(), server_side=True)
-        a = net.start_tls(a, certificate.client(), server_hostname="gort.test")
-        b = g.result(5)
+        a, b = pipe_of_tls(certificate)
         with a, b, socket.socket(fileno=os.dup(a.fileno())) as under_a, socket.socket(fileno=os.dup(b.fileno())) as under_b:
             junk = 0  # past TLS, which so knows nothing of it
             with pytest.raises(BlockingIOError):
@@ -1452,10 +1456,7 @@ def test_tls_close_write_keeps_what_has_not_been_read(certificate):
     """What the peer had sent is thrown away when one tells it that nothing more will come."""
 
     def main():
-        a, b = pipe_of_conns()
-        g = gort.go(net.start_tls, b, certificate.server(), server_side=True)
-        a = net.start_tls(a, certificate.client(), server_hostname="gort.test")
-        b = g.result(5)
+        a, b = pipe_of_tls(certificate)
         data = random.randbytes(50_000)
         with a, b:
             b.write(data)
