@@ -16,7 +16,7 @@ When the time is over, the test fails with the stacks of all goroutines:
 1. As Ctrl-C does, pytest's failure is raised in the main goroutine: in its own code if that is what runs, else at its
    wait.
 2. If the test is still there a second later, somebody swallows the failure, or holds the thread: each second it is
-   raised again, now in any goroutine whose own code runs on this thread, and, when main has ended but others do not,
+   raised again, now also in a shield and in any goroutine whose own code runs on this thread, and, when main has ended but others do not,
    out of `run` itself.  Then their threads are lost, but the session goes on.
 3. After TRIES of that nothing can be done but to print the stacks and end the process.
 
@@ -225,7 +225,10 @@ class _Limit:
         main = sched.main if sched is not None else None
         if main is not None and main.carrier is not None and not main.done():
             m = main.carrier.m
-            m.mail.append((main, self._failure()))  # not `request`: a signal handler must not switch
+            failure = self._failure()
+            if self.tries > 1:
+                failure.insists = True  # type: ignore[attr-defined]  # no shield holds it back: see Machine.deliver
+            m.mail.append((main, failure))  # not `request`: a signal handler must not switch
             m.nudge()
 
     def _end_process(self) -> None:

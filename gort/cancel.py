@@ -109,7 +109,8 @@ def shield() -> Shield:
 
     Cancellation of the goroutine, and of every time limit, context or group around the block, is held back until the
     block ends, and then delivered.  Blocks with a limit of their own work inside it: ``with shield(), timeout(5):``
-    is a clean-up that takes 5 s at most.  Use it for short stretches: who cancels waits for it.
+    is a clean-up that takes 5 s at most.  Use it for short stretches: who cancels waits for it.  A second Ctrl-C is not
+    held back.
     """
     return Shield()
 

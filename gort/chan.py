@@ -37,7 +37,7 @@ from .runtime import overdue as _overdue
 from .runtime.goroutine import place_of
 from .runtime.latch import contend
 from .runtime.timers import check_seconds
-from .runtime.wait import Ticket, give_way, park, ready, ready_throw, waiter
+from .runtime.wait import Ticket, give_way, late, park, ready, ready_throw, waiter
 
 T = TypeVar("T")
 
@@ -292,7 +292,7 @@ class Chan(Generic[T]):
         if self.try_send(value):
             return
         if timeout is not None and timeout <= 0:
-            raise TimeoutError(f"send on {self!r}: nobody receives and there is no room")
+            raise late(f"send on {self!r}: nobody receives and there is no room")
         w = waiter()
         self._lock()
         closed = self._closed
@@ -328,7 +328,7 @@ class Chan(Generic[T]):
             if closed:
                 raise ChannelClosed(f"receive on closed {self!r}")
             if timeout is not None and timeout <= 0:
-                raise TimeoutError(f"receive on {self!r}: it is empty")
+                raise late(f"receive on {self!r}: it is empty")
             w = waiter()  # raises a pending cancellation, so not under the latch, and not before it has to wait
 
     def recv_ok(self, timeout: float | None = None) -> tuple[T | None, bool]:

@@ -34,7 +34,7 @@ from typing import Any
 from .runtime import overdue as _overdue
 from .runtime.netpoll import Descriptor
 from .runtime.sleep import sleep
-from .runtime.wait import give_way
+from .runtime.wait import give_way, late
 
 overdue = False
 _overdue.register(globals())
@@ -174,7 +174,7 @@ class Watch:
     def wait(self, timeout: float | None = None) -> None:
         """Park until one of them may be ready.  timeout is in seconds.  Raises TimeoutError."""
         if timeout is not None and timeout <= 0:
-            raise TimeoutError("timed out")
+            raise late("timed out")
         if self._set is None:
             sleep(LOOK if timeout is None else min(LOOK, timeout))
             return
@@ -262,4 +262,4 @@ def _block(fd: int, events: int, timeout: float | None) -> None:
     poll = select.poll()
     poll.register(fd, events)
     if not poll.poll(None if timeout is None else timeout * 1000):
-        raise TimeoutError("timed out")
+        raise late("timed out")

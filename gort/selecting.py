@@ -19,7 +19,7 @@ from .errors import ChannelClosed
 from .runtime import overdue as _overdue
 from .runtime.chance import draw
 from .runtime.timers import check_seconds
-from .runtime.wait import Ticket, give_way, park, ready, waiter
+from .runtime.wait import Ticket, give_way, late, park, ready, waiter
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ def select(*cases: Case, default: bool = False, timeout: float | None = None) ->
     if default:
         return -1, None, False
     if not wait:
-        raise TimeoutError("select: no case is ready")
+        raise late("select: no case is ready")
     w = waiter()
     race = _Race(cases, w)
     tickets: list[Ticket] = []

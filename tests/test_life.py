@@ -796,6 +796,25 @@ def test_a_group_of_the_parent_in_the_child() -> None:
     )
 
 
+@pytest.mark.parametrize("begin", ["next(it)", "run(lambda: next(it))"], ids=["thread", "run"])
+@pytest.mark.parametrize("block", ["timeout(50)", "context.with_timeout(context.background(), 50)", "shield()", "Mutex()", "Group()"])
+def test_a_generator_left_in_a_block_at_exit(block: str, begin: str) -> None:
+    """Broken: the interpreter's end closes it, and prints an error about greenlets that nobody has made."""
+    check(
+        f"""
+        from gort import context
+        def numbers():
+            with {block}:
+                try: yield 1
+                finally: say("closed")
+        it = numbers()
+        {begin}
+        """,
+        0,
+        "closed",
+    )
+
+
 def test_subprocess_from_goroutines() -> None:
     """Broken: child programs that goroutines start, with code before their exec too, do not start or do not end."""
     check(

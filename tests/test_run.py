@@ -518,6 +518,40 @@ def test_ctrl_c_may_be_handled_and_a_second_one_stops_a_loop() -> None:
     assert done.stdout.endswith("<class 'KeyboardInterrupt'>\n")
 
 
+@pytest.mark.parametrize("block", ["shielded", "relocks"])
+def test_repeated_ctrl_c_goes_through_a_shield(block: str) -> None:
+    """Broken: a clean-up that hangs in a shield, or in a Cond whose lock another keeps, cannot be ended at all."""
+    done = interrupted(
+        f"""
+        def shielded():
+            with gort.shield():
+                print("ready")
+                Chan().recv()
+        def keeps(cond):
+            cond.lock()
+            print("ready")
+            Chan().recv()
+        def relocks():
+            cond = gort.Cond()
+            cond.lock()
+            go(keeps, cond)
+            cond.wait()
+        def presses():
+            while True:
+                sleep(0.05)
+                print("again")
+        def main():
+            go(presses)
+            {block}()
+        run(main, procs=1)
+        """,
+        "ready",
+        *["again"] * 3,
+    )
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert f"in {block}" in done.stderr
+
+
 def test_a_signal_handler_that_raises_reaches_main(procs: int) -> None:
     """Broken: an exception raised by the program's own signal handler ends the scheduler instead of main's wait."""
     code = f"""

@@ -404,6 +404,26 @@ def test_the_time_limit_when_others_do_not_end(tmp_path: Path) -> None:
         assert "stubborn' [" in session.section(f"test_{name}")
 
 
+def test_a_test_that_hangs_in_a_shield_fails_and_the_session_goes_on(tmp_path: Path) -> None:
+    """Broken: a shield holds back the test's failure for ever, and the whole session ends with it."""
+    session = Session(
+        tmp_path,
+        """
+        import gort._pytest_plugin as plugin
+        plugin.AGAIN = 0.02
+
+        @pytest.mark.gort(timeout=0.1)
+        def test_shielded():
+            with gort.shield():
+                Chan().recv()
+
+        def test_next():
+            pass
+        """,
+    )
+    assert session.outcomes == {"test_shielded": "FAILED", "test_next": "PASSED"}, session.output
+
+
 def test_the_last_resort_ends_the_process_and_says_why(tmp_path: Path) -> None:
     """Broken: a test that nothing can end hangs for ever, without a word."""
     session = Session(

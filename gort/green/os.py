@@ -25,7 +25,7 @@ from ..descriptors import read_soon as _read_soon
 from ..descriptors import wait_exit as _wait_exit
 from ..descriptors import write_soon as _write_soon
 from ..runtime.blocking import blocking as _blocking
-from ..runtime.wait import on_goroutine as _on_goroutine
+from ..runtime.wait import parks as _parks
 
 
 def _soon(fd: int, buffers: list[Any], usual: _Callable[[], Any]) -> Any:
@@ -39,7 +39,7 @@ def _soon(fd: int, buffers: list[Any], usual: _Callable[[], Any]) -> Any:
 
 def read(fd: int, length: int, /) -> bytes:
     """As `os.read`."""
-    if not _on_goroutine() or not isinstance(length, int) or length <= 0:
+    if not _parks() or not isinstance(length, int) or length <= 0:
         return _std.read(fd, length)
     buffer = bytearray(length)
     n, data = _soon(fd, [buffer], lambda: _std.read(fd, length))
@@ -48,7 +48,7 @@ def read(fd: int, length: int, /) -> bytes:
 
 def readv(fd: int, buffers: Any, /) -> int:
     """As `os.readv`."""
-    if not _on_goroutine():
+    if not _parks():
         return _std.readv(fd, buffers)
     n, count = _soon(fd, buffers, lambda: _std.readv(fd, buffers))
     return count if n is None else n
@@ -56,7 +56,7 @@ def readv(fd: int, buffers: Any, /) -> int:
 
 def write(fd: int, data: Any, /) -> int:
     """As `os.write`."""
-    if not _on_goroutine():
+    if not _parks():
         return _std.write(fd, data)
     kind = _kind(fd)
     if kind is not _FILE and not _std.get_blocking(fd):
@@ -87,7 +87,7 @@ def _write_all(fd: int, octets: memoryview) -> int:
 
 
 def _reap(call: _Callable[[int, int], Any], pid: int, options: int) -> Any:
-    if options & _std.WNOHANG or not _on_goroutine():
+    if options & _std.WNOHANG or not _parks():
         return call(pid, options)
     if pid > 0 and not options:  # WUNTRACED and WCONTINUED mean other events than the end
         outcome = call(pid, _std.WNOHANG)  # which also says whether it is a child of ours

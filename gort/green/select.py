@@ -21,7 +21,8 @@ from ..descriptors import Watch as _Watch
 from ..descriptors import give_way_outside as _give_way
 from ..runtime import overdue as _overdue
 from ..runtime.netpoll import Descriptor as _Descriptor
-from ..runtime.wait import on_goroutine as _on_goroutine
+from ..runtime.wait import is_late as _is_late
+from ..runtime.wait import parks as _parks
 
 overdue = False
 _overdue.register(globals())
@@ -45,7 +46,7 @@ def select(
     if overdue:
         _give_way()
     rlist, wlist, xlist = list(rlist), list(wlist), list(xlist)
-    if not _on_goroutine() or (timeout is not None and not 0 < timeout < 9.2e9):
+    if not _parks() or (timeout is not None and not 0 < timeout < 9.2e9):
         return _select.select(rlist, wlist, xlist, timeout)
     ready = _select.select(rlist, wlist, xlist, 0)
     if any(ready):
@@ -63,7 +64,9 @@ def select(
                 return ready
             try:
                 watch.wait(_left(until))
-            except TimeoutError:
+            except TimeoutError as exc:
+                if not _is_late(exc):
+                    raise
                 return _select.select(rlist, wlist, xlist, 0)
 
 
@@ -93,7 +96,7 @@ class poll:
         """What is ready, as (descriptor, events).  timeout is in *milliseconds*; None, or negative: for ever."""
         if overdue:
             _give_way()
-        if not _on_goroutine() or (timeout is not None and timeout > _MOST):
+        if not _parks() or (timeout is not None and timeout > _MOST):
             return self._poll.poll(timeout)  # (which says that it is too much)
         ready = self._poll.poll(0)
         if ready or timeout == 0:
@@ -106,7 +109,9 @@ class poll:
                     return ready
                 try:
                     watch.wait(_left(until))
-                except TimeoutError:
+                except TimeoutError as exc:
+                    if not _is_late(exc):
+                        raise
                     return self._poll.poll(0)
 
 
@@ -143,7 +148,7 @@ if hasattr(_select, "epoll"):
             """What is ready, as (descriptor, events).  timeout is in seconds; None, or negative: for ever."""
             if overdue:
                 _give_way()
-            if not _on_goroutine() or (timeout is not None and timeout * 1000 > _MOST):
+            if not _parks() or (timeout is not None and timeout * 1000 > _MOST):
                 return self._epoll.poll(timeout, maxevents)
             ready = self._epoll.poll(0, maxevents)
             if ready or timeout == 0:
@@ -155,8 +160,9 @@ if hasattr(_select, "epoll"):
                     return self._epoll.poll(0, maxevents)
                 try:
                     self._descriptor.wait_read(left)
-                except TimeoutError:
-                    pass  # look once more: it may have become ready at the last moment
+                except TimeoutError as exc:
+                    if not _is_late(exc):
+                        raise  # look once more: it may have become ready at the last moment
                 ready = self._epoll.poll(0, maxevents)
                 if ready:
                     return ready
@@ -203,7 +209,7 @@ if hasattr(_select, "kqueue"):
             """Change what is watched, and return up to so many events.  timeout is in seconds; None: for ever."""
             if overdue:
                 _give_way()
-            if not _on_goroutine() or not max_events:
+            if not _parks() or not max_events:
                 return self._kqueue.control(changelist, max_events, timeout)
             ready = self._kqueue.control(changelist, max_events, 0)
             until = None if timeout is None else _monotonic() + timeout
@@ -213,8 +219,9 @@ if hasattr(_select, "kqueue"):
                     break
                 try:
                     self._descriptor.wait_read(left)
-                except TimeoutError:
-                    pass
+                except TimeoutError as exc:
+                    if not _is_late(exc):
+                        raise
                 ready = self._kqueue.control(None, max_events, 0)
             return ready
 

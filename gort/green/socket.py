@@ -47,6 +47,8 @@ from ..runtime import overdue as _overdue
 from ..runtime.blocking import inquire as _inquire
 from ..runtime.netpoll import Descriptor as _Descriptor
 from ..runtime.sleep import sleep as _sleep
+from ..runtime.wait import is_late as _is_late
+from ..runtime.wait import late as _late
 from ..runtime.wait import on_goroutine as _on_goroutine
 
 overdue = False
@@ -149,7 +151,7 @@ class socket(_std.socket):
         if until is not None:
             left = until - _monotonic()
             if left <= 0:
-                raise TimeoutError("timed out")
+                raise _late("timed out")
         try:
             if _finalizers:
                 _wait_own(self._descriptor, write, left)
@@ -157,8 +159,10 @@ class socket(_std.socket):
                 self._descriptor.wait_write(left)
             else:
                 self._descriptor.wait_read(left)
-        except TimeoutError:
-            raise TimeoutError("timed out") from None
+        except TimeoutError as exc:
+            if not _is_late(exc):
+                raise
+            raise _late("timed out") from None
 
     def _again(self, write: bool, call: _Callable[..., Any], *args: Any) -> Any:
         """The call, which would have blocked just now, as soon as it does not."""
@@ -336,6 +340,8 @@ class socket(_std.socket):
         try:
             self._connect(address)
         except TimeoutError as exc:
+            if exc.errno is None and not _is_late(exc):
+                raise
             return exc.errno or _errno.EAGAIN
         except _std.gaierror:
             raise
@@ -361,7 +367,7 @@ class socket(_std.socket):
                 break
             # A Unix socket whose listener's queue is full.  The system reports no event when there is room again.
             if until is not None and _monotonic() >= until:
-                raise TimeoutError("timed out")
+                raise _late("timed out")
             _sleep(pause)
             pause = min(pause * 2, 0.05)
         while code in _UNDER_WAY:

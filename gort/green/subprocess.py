@@ -24,7 +24,9 @@ from ..buffered import TextIOWrapper as _TextIOWrapper
 from ..descriptors import wait_exit as _wait_exit
 from ..files import open as _open
 from ..runtime.blocking import blocking as _blocking
-from ..runtime.wait import on_goroutine as _on_goroutine
+from ..runtime.wait import is_late as _is_late
+from ..runtime.wait import late as _late
+from ..runtime.wait import parks as _parks
 from . import selectors
 
 # The names that the borrowed code finds instead of the standard module's.
@@ -39,17 +41,19 @@ class Popen(_std.Popen):
     _communicate = _borrow.function(_std.Popen._communicate, globals())
 
     def _wait(self, timeout: float | None) -> int:
-        if not _on_goroutine():
+        if not _parks():
             return super()._wait(timeout)
         until = None if timeout is None else _monotonic() + timeout
         while self.returncode is None and self.poll() is None:
             left = None if until is None else until - _monotonic()
             try:
                 if left is not None and left <= 0:
-                    raise TimeoutError
+                    raise _late("")
                 if not _wait_exit(self.pid, left):
                     return _blocking(super()._wait, left)
-            except TimeoutError:
+            except TimeoutError as exc:
+                if not _is_late(exc):
+                    raise
                 if self.poll() is None:
                     raise _std.TimeoutExpired(self.args, timeout) from None
         return self.returncode

@@ -14,6 +14,7 @@ threads and not daemons.  Join what must be finished.
 from __future__ import annotations
 
 import threading as _std
+from collections.abc import Callable as _Callable
 from typing import Any
 
 from .. import borrow as _borrow
@@ -23,7 +24,10 @@ from ..runtime.carrier import current as _current
 from ..runtime.goroutine import Goroutine as _Goroutine
 from ..runtime.instance import go as _go
 from ..runtime.wait import give_way as _give_way
+from ..runtime.wait import is_late as _is_late
+from ..runtime.wait import parks as _parks
 from ..sync.ending import on_end as _on_end
+from ..sync.event import Event as _Event
 from ..sync.local import local as _local
 from ..sync.mutex import Mutex as _Mutex
 
@@ -75,7 +79,9 @@ class Lock(_Mutex):
             return False
         try:
             self.lock(limit)
-        except TimeoutError:
+        except TimeoutError as exc:
+            if not _is_late(exc):
+                raise
             return False
         return True
 
@@ -171,10 +177,12 @@ class Thread(_std.Thread):
     """As `threading.Thread`; a goroutine, if a goroutine starts it."""
 
     _goroutine: _Goroutine[None] | None = None
+    _over: _Event | None = None
 
     def start(self) -> None:
         """Begin to run it."""
         if _current() is None:
+            self._over = _Event()
             super().start()
             return
         if not getattr(self, "_initialized", False):
@@ -200,18 +208,34 @@ class Thread(_std.Thread):
         except Exception:
             self._invoke_excepthook(self)
 
+    def _bootstrap_inner(self) -> None:
+        try:
+            super()._bootstrap_inner()  # type: ignore[misc]
+        finally:
+            self._over.set()  # type: ignore[union-attr]
+
     def join(self, timeout: float | None = None) -> None:
         """Wait for its end, for at most so many seconds."""
         g = self._goroutine
         if g is None:
+            # Its last moments as a thread cannot be waited for cooperatively, nor need they.
+            other = super().is_alive() and self is not _std.current_thread()
+            if other and self._over is not None and _parks() and not self._join(self._over.wait, timeout):
+                return
             super().join(timeout)
             return
         if g is _current():
             raise RuntimeError("cannot join current thread")
+        self._join(g.join, timeout)
+
+    def _join(self, wait: _Callable[[float | None], None], timeout: float | None) -> bool:
         try:
-            g.join(timeout if timeout is None else float(timeout))
-        except TimeoutError:
-            pass
+            wait(timeout if timeout is None else float(timeout))
+        except TimeoutError as exc:
+            if not _is_late(exc):
+                raise
+            return False
+        return True
 
     def is_alive(self) -> bool:
         """Has it begun and not ended?"""

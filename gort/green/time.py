@@ -11,14 +11,14 @@ from typing import Any
 
 from .. import borrow as _borrow
 from ..runtime.sleep import sleep as _sleep
-from ..runtime.wait import on_goroutine as _on_goroutine
+from ..runtime.wait import parks as _parks
 
 _CHANGING = ("altzone", "daylight", "timezone", "tzname")
 
 
 def sleep(seconds: float, /) -> None:
     """Pause the goroutine for at least so many seconds; 0 lets others run.  As `time.sleep`; see `gort.sleep`."""
-    if not _on_goroutine():
+    if not _parks():
         _time.sleep(seconds)
         return
     if not isinstance(seconds, float):

@@ -40,7 +40,7 @@ from ..runtime import overdue as _overdue
 from ..runtime.blocking import blocking
 from ..runtime.latch import contend
 from ..runtime.netpoll import Descriptor, Direction, take_error
-from ..runtime.wait import give_way
+from ..runtime.wait import give_way, is_late, late
 from .ahead import CHUNK, LIMIT, ReadAhead
 from .errors import ConnClosed
 from .turns import WriteTurns
@@ -258,10 +258,12 @@ class Conn(ReadAhead, WriteTurns):
                 self._d.wait_read(left)
             else:
                 self._d.wait_write(left)
-        except TimeoutError:
+        except TimeoutError as exc:
+            if not is_late(exc):
+                raise
             if until is not None and monotonic() >= until:
-                raise TimeoutError(f"{side.name} of {self!r} timed out after {timeout:g} s") from None
-            raise TimeoutError(f"{side.name} of {self!r}: its deadline is over") from None
+                raise late(f"{side.name} of {self!r} timed out after {timeout:g} s") from None
+            raise late(f"{side.name} of {self!r}: its deadline is over") from None
 
     # -- writing ------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from ..runtime.instance import go
 from ..runtime.netpoll import Descriptor
 from ..runtime.sleep import sleep
 from ..runtime.timers import check_seconds, deadline
-from ..runtime.wait import on_goroutine
+from ..runtime.wait import is_late, late, on_goroutine
 from .address import Inet, Unix, parse
 from .alive import keep_asking
 from .conn import Conn
@@ -59,9 +59,9 @@ def dial(
             infos = lookup(place.host or "localhost", place.port, _left(until))
             sock = _first(by_turns(infos), place, local, until)
     except TimeoutError as exc:
-        if until is None or isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT:
+        if until is None or not is_late(exc):
             raise  # the system's own: its patience ended
-        raise TimeoutError(f"dial {place} timed out after {timeout:g} s") from None
+        raise late(f"dial {place} timed out after {timeout:g} s") from None
     if context is None:
         return Conn(sock)
     if server_hostname is None and isinstance(place, Inet):
@@ -75,8 +75,8 @@ def dial(
         conn.handshake(_left(until))
     except BaseException as exc:
         conn.close()
-        if isinstance(exc, TimeoutError) and until is not None and monotonic() >= until:
-            raise TimeoutError(f"dial {place} timed out after {timeout:g} s, during the TLS handshake") from None
+        if isinstance(exc, TimeoutError) and is_late(exc) and until is not None and monotonic() >= until:
+            raise late(f"dial {place} timed out after {timeout:g} s, during the TLS handshake") from None
         raise
     return conn
 
@@ -105,7 +105,7 @@ def _first(infos: list[Info], place: Inet, local: Any, until: float | None) -> s
             try:
                 return _connect(info[0], info[4], str(place), local, until)
             except TimeoutError as exc:
-                if until is not None and monotonic() >= until:
+                if exc.errno is None:  # not the system's own
                     raise
                 errors.append(exc)
             except OSError as exc:
@@ -143,8 +143,8 @@ def _race(infos: list[Info], place: Inet, local: Any, until: float | None) -> so
                 wait = HEAD_START if wait is None else min(wait, HEAD_START)
             try:
                 won = results.recv(wait)
-            except TimeoutError:
-                if until is not None and monotonic() >= until:
+            except TimeoutError as exc:
+                if not is_late(exc) or (until is not None and monotonic() >= until):
                     raise
                 continue
             if not isinstance(won, OSError):
@@ -187,7 +187,7 @@ def _connect(family: int, address: Any, name: str, local: Any, until: float | No
                 break
             # A Unix socket whose queue is full: nothing can be waited for, so ask again.
             if until is not None and monotonic() >= until:
-                raise TimeoutError
+                raise late("")
             sleep(pause)
             pause = min(2 * pause, 0.1)
         if error in (errno.EINPROGRESS, errno.EINTR):

@@ -21,7 +21,7 @@ from ..runtime import overdue as _overdue
 from ..runtime.netpoll import Descriptor
 from ..runtime.sleep import sleep
 from ..runtime.timers import check_seconds, deadline
-from ..runtime.wait import give_way
+from ..runtime.wait import give_way, is_late, late
 from .address import Inet, Unix, parse
 from .alive import keep_asking
 from .conn import Conn
@@ -105,9 +105,9 @@ class Listener:
         try:
             self._d.wait_read(None if until is None else max(0.0, until - monotonic()))
             return True
-        except TimeoutError:
-            if until is not None and monotonic() >= until:
-                raise TimeoutError(f"accept on {self!r} timed out after {timeout:g} s") from None
+        except TimeoutError as exc:
+            if is_late(exc) and until is not None and monotonic() >= until:
+                raise late(f"accept on {self!r} timed out after {timeout:g} s") from None
             raise
         except OSError as exc:
             if self._d.closed:
@@ -119,7 +119,7 @@ class Listener:
     def _pause(self, pause: float, until: float | None, timeout: float | None) -> float:
         self.refused += 1
         if until is not None and monotonic() + pause > until:
-            raise TimeoutError(f"accept on {self!r} timed out after {timeout:g} s: the system has no descriptor left for it")
+            raise late(f"accept on {self!r} timed out after {timeout:g} s: the system has no descriptor left for it")
         sleep(pause)
         return min(2 * pause, PATIENCE)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..runtime.blocking import inquire
 from ..runtime.instance import go
-from ..runtime.wait import on_goroutine
+from ..runtime.wait import is_late, late, on_goroutine
 from ..sync import Semaphore
 
 Info = tuple[int, int, int, str, Any]
@@ -44,8 +44,10 @@ def lookup(host: str, port: int | str = 0, timeout: float | None = None, family:
     g.name = f"look-up of {host!r}"
     try:
         found, error = g.result(timeout)
-    except TimeoutError:
-        raise TimeoutError(f"the look-up of {host!r} was not over after {timeout:g} s") from None
+    except TimeoutError as exc:
+        if not is_late(exc):
+            raise
+        raise late(f"the look-up of {host!r} was not over after {timeout:g} s") from None
     if error is not None:
         try:
             raise error

@@ -27,7 +27,7 @@ from ..errors import GortError
 from ..runtime.goroutine import FREE_THREADED, Goroutine
 from ..runtime.instance import NO_KW, launch, launch_first
 from ..runtime.timers import check_seconds
-from ..runtime.wait import gosched, on_goroutine
+from ..runtime.wait import gosched, is_late, on_goroutine
 from ..sync import Semaphore, WaitGroup
 from .conn import Conn
 from .errors import ConnClosed
@@ -89,7 +89,9 @@ class _Server:
             self._accept()
             try:
                 self.open.wait(grace)
-            except TimeoutError:
+            except TimeoutError as exc:
+                if not is_late(exc):
+                    raise
                 self._end()
         except BaseException:
             self._end()

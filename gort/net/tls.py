@@ -23,6 +23,7 @@ from ..runtime.blocking import blocking
 from ..runtime.netpoll import Direction
 from ..runtime.scope import Scope
 from ..runtime.timers import check_seconds, deadline
+from ..runtime.wait import is_late, late
 from .ahead import CHUNK
 from .conn import Conn, Data
 
@@ -138,10 +139,10 @@ class TLSConn(Conn):
             return
         try:
             self._wait(side, end, 0.0)
-        except TimeoutError:
-            if monotonic() < end:
+        except TimeoutError as exc:
+            if not is_late(exc) or monotonic() < end:
                 raise
-            raise TimeoutError(f"{of.name} of {self!r}: its deadline is over") from None
+            raise late(f"{of.name} of {self!r}: its deadline is over") from None
 
     def _set_deadline(self, when: float | None, read: bool, write: bool) -> None:
         super()._set_deadline(when, read, write)

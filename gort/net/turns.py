@@ -14,6 +14,7 @@ from typing import Any
 from ..cancel import shield
 from ..chan import Chan
 from ..runtime.timers import check_seconds, deadline
+from ..runtime.wait import is_late, late
 from ..sync import Mutex
 
 _lines = threading.Lock()
@@ -60,8 +61,10 @@ class WriteTurns:
             finally:
                 self._next = None
                 self._line.unlock()
-        except TimeoutError:
-            error = TimeoutError(f"write to {self!r}: another's write was not over after {timeout:g} s")
+        except TimeoutError as exc:
+            if not is_late(exc):
+                raise
+            error = late(f"write to {self!r}: another's write was not over after {timeout:g} s")
             error.written = 0  # type: ignore[attr-defined]
             raise error from None
 

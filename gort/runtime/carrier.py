@@ -242,7 +242,10 @@ def current() -> Goroutine[Any] | None:
     Inside a greenlet that a goroutine made itself it is that goroutine.  Go has no counterpart, on purpose; a Python
     program may want it for logging and `contextvars` are better for anything else.
     """
-    w: Any = getcurrent()
+    try:
+        w: Any = getcurrent()
+    except RuntimeError:  # the interpreter is ending, and closes a generator, say, that was left suspended in a block
+        return None
     while w is not None:
         if type(w) is Carrier:
             return w.g

@@ -253,7 +253,7 @@ class Goroutine(Generic[T]):
                     return
         if timeout is not None and timeout <= 0:
             if self.withdraw(ticket):
-                raise TimeoutError(f"{self.describe()} has not ended yet")
+                raise wait.late(f"{self.describe()} has not ended yet")
             timeout = None
         wait.park(w, ticket, timeout, "join")
 

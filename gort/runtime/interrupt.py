@@ -9,7 +9,7 @@ While `run` runs on the main thread (`Interrupt`):
 - if the main goroutine's own code is what runs there right now, KeyboardInterrupt is raised there, as in any program;
 - otherwise it is delivered to the main goroutine as a cancellation is: at its wait, or at its next blocking operation;
 - a second Ctrl-C, while the first is still on its way, is raised in whatever goroutine's own code runs there, so that
-  one that computes without end can be stopped.
+  one that computes without end can be stopped; and no shield (scope.py) holds it back from main.
 
 While the main thread is a plain thread beside a `Runtime` (`Deferral`): raised at once, unless that thread is inside
 one of gort's functions (waiting in one does not count); then a moment later.
@@ -90,6 +90,8 @@ class Interrupt:
         # In the middle of the scheduler, or of another goroutine: only record and wake (a handler must not switch).
         self.last = error = _error()
         if not self.main.done():
+            if on_its_way:
+                error.insists = True  # type: ignore[attr-defined]
             self.m.mail.append((self.main, error))
             self.m.nudge()
             return

@@ -269,6 +269,9 @@ class Machine:
                 return
             else:
                 shields = scope.shields
+        if hasattr(exc, "insists"):  # it was held back once: whoever asks again does not want to wait for the shield
+            g._held = [other for other in getattr(g, "_held", ()) if type(other) is not type(exc)]
+            shields = getattr(g, "_shields", 0)
         if getattr(g, "_shields", 0) > shields:  # aimed at something outside a shield that it is in
             g._held = [*getattr(g, "_held", ()), exc]
         elif carrier.pending is not None:  # another is on its way: this one comes next

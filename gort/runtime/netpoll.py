@@ -160,7 +160,7 @@ class Direction:
             self.fail(self.late if monotonic() >= when else lambda: None)
 
     def late(self) -> TimeoutError:
-        return TimeoutError(f"{self.name} of descriptor {self.owner.fd}: its deadline is over")
+        return wait.late(f"{self.name} of descriptor {self.owner.fd}: its deadline is over")
 
     def arm(self, sched: Any) -> None:
         """See to it that a timer of this scheduler rings at the deadline or before.
@@ -318,7 +318,7 @@ class Descriptor:
             return
         if timeout is not None and timeout <= 0:
             side.latch.append(None)
-            raise TimeoutError(f"{side.name} of descriptor {self.fd} would block, and timeout={timeout:g}")
+            raise wait.late(f"{side.name} of descriptor {self.fd} would block, and timeout={timeout:g}")
         ticket: Ticket = [w, None, side, None]
         side.publish(ticket)
         side.latch.append(None)
@@ -331,7 +331,7 @@ class Descriptor:
     def _pause(self, side: Direction, timeout: float | None) -> None:
         self.check_deadline(side)
         if timeout is not None and timeout <= 0:
-            raise TimeoutError(f"{side.name} of descriptor {self.fd} would block, and timeout={timeout:g}")
+            raise wait.late(f"{side.name} of descriptor {self.fd} would block, and timeout={timeout:g}")
         left = inf if side.deadline is None else side.deadline - monotonic()
         sleep(max(0.0, min(0.01, left, inf if timeout is None else timeout)))
 
@@ -374,7 +374,7 @@ class Descriptor:
             if came:
                 return
             if monotonic() >= limit:
-                raise TimeoutError(f"{side.name} of descriptor {self.fd} timed out after {timeout:g} s")
+                raise wait.late(f"{side.name} of descriptor {self.fd} timed out after {timeout:g} s")
 
     def forget(self) -> None:
         """In the child of a fork, the parent's poller being closed: who waits here does so in the parent."""

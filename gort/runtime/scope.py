@@ -18,6 +18,8 @@ Invariants.
 
 A *shield* holds back, until its block ends, what is aimed at something outside it: the goroutine, and scopes that were
 entered before.  A scope entered inside works: a time limit on the clean-up is the very thing one writes there.
+An exception that is sent a second time because the first did nothing (Ctrl-C, a test's time limit) has `insists`, and
+goes through shields.
 """
 
 from __future__ import annotations
@@ -109,7 +111,6 @@ class Scope:
         if carrier.pending is not None and carrier.pending is self.error:
             carrier.m.advance(carrier)
         return exc is not None and exc is self.error
-
 
     def _left_elsewhere(self, exc: BaseException | None) -> bool:
         """A generator was suspended inside the block, and somebody else goes on with it.  True: that does no harm.

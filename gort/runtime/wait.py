@@ -226,6 +226,12 @@ def on_goroutine() -> bool:
     return False
 
 
+def parks() -> bool:
+    """Is the caller somebody whose waits can be cancelled: a goroutine, or a plain thread in a block with a limit?"""
+    owner = here.owner
+    return (owner is not None and owner._scope is not None) or on_goroutine()
+
+
 def ready(w: Any) -> None:
     """Make a waiter whose ticket the caller has claimed runnable again.  From any thread."""
     w.ready.append(w)
@@ -274,18 +280,23 @@ def park(w: Any, ticket: Ticket, timeout: float | None = None, what: str = "the 
     return ticket[1]
 
 
-def _late(what: str, timeout: float) -> TimeoutError:
-    error = TimeoutError(f"{what} timed out after {timeout:g} s")
-    error.of_park = True  # type: ignore[attr-defined]
+def late(message: str) -> TimeoutError:
+    """The error of a blocking operation whose time is over."""
+    error = TimeoutError(message)
+    error.of_gort = True  # type: ignore[attr-defined]
     return error
 
 
+def _late(what: str, timeout: float) -> TimeoutError:
+    return late(f"{what} timed out after {timeout:g} s")
+
+
 def is_late(error: TimeoutError) -> bool:
-    """Does it say that the timeout of `park` was over?  If not, it is another's: a signal handler raised it, say.
+    """Does it say that the timeout of one of gort's operations was over?  If not, a signal handler raised it, say.
 
     A mark and no class of its own, for what users see and compare is TimeoutError.
     """
-    return hasattr(error, "of_park")
+    return hasattr(error, "of_gort")
 
 
 def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: str) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import Cancelled
 from ..runtime import overdue as _overdue
 from ..runtime.timers import check_seconds
-from ..runtime.wait import Ticket, give_way, park, ready, ready_throw, waiter
+from ..runtime.wait import Ticket, give_way, late, park, ready, ready_throw, waiter
 from .errors import BrokenBarrier
 from .place import Place, check_count
 
@@ -85,7 +85,7 @@ class Barrier(Place):
                 return park(w, ticket, timeout, "wait at a Barrier")
             if hopeless:
                 self._tell(woken)
-                raise TimeoutError(f"wait at {self!r}: not all parties are there")
+                raise late(f"wait at {self!r}: not all parties are there")
             try:
                 w = waiter()  # raises a pending cancellation, so only now that it has to wait
             except Cancelled:

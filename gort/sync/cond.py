@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 from ..errors import GortError
 from ..runtime.scope import Shield
 from ..runtime.timers import check_seconds, deadline
-from ..runtime.wait import Ticket, is_late, park, ready, waiter
+from ..runtime.wait import Ticket, is_late, late, park, ready, waiter
 from .mutex import Mutex
 from .place import Place
 
@@ -86,12 +86,13 @@ class Cond(Place):
         """Unlock the lock, wait for a notification, lock the lock again.  Call it with the lock locked.
 
         timeout is in seconds, None: for ever, 0: do not wait (nor unlock).  Raises TimeoutError, and SyncError if
-        the lock is not locked.  Whatever it raises, the lock is locked again.  Go: Cond.Wait.
+        the lock is not locked.  Whatever it raises, the lock is locked again, unless somebody presses Ctrl-C a second time
+        while another has it.  Go: Cond.Wait.
         """
         if timeout is not None:
             timeout = check_seconds(timeout, "timeout")
             if timeout <= 0:
-                raise TimeoutError(f"wait for {self!r}: no time to wait for a notification")
+                raise late(f"wait for {self!r}: no time to wait for a notification")
         w = waiter()
         ticket: Ticket = [w, None, self, None]
         latch = self._hold()
@@ -124,8 +125,8 @@ class Cond(Place):
                 except GortError:
                     raise  # Deadlock: see the top
                 except BaseException as exc:
-                    if isinstance(exc, Exception) and type(exc) is type(interrupted):
-                        raise  # not a signal handler's: this lock cannot be locked
+                    if type(exc) is type(interrupted) or hasattr(exc, "insists"):
+                        raise  # this lock cannot be locked; or it is the second Ctrl-C
                     interrupted = exc  # a plain thread's signal handler: not before the lock is locked
         if interrupted is not None:
             raise interrupted
@@ -146,7 +147,7 @@ class Cond(Place):
                 else:
                     left = until - monotonic()
                 if left is None or left <= 0:
-                    raise TimeoutError(f"wait for {self!r}: the condition was still false after {timeout:g} s")
+                    raise late(f"wait for {self!r}: the condition was still false after {timeout:g} s")
             try:
                 self.wait(left)
             except TimeoutError as exc:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..runtime import overdue as _overdue
 from ..runtime.timers import check_seconds
-from ..runtime.wait import Ticket, give_way, park, ready, waiter
+from ..runtime.wait import Ticket, give_way, late, park, ready, waiter
 from .place import Place
 
 overdue = False
@@ -60,7 +60,7 @@ class Event(Place):
         if self._flag:
             return True
         if timeout is not None and timeout <= 0:
-            raise TimeoutError(f"wait for {self!r}: it is not set")
+            raise late(f"wait for {self!r}: it is not set")
         w = waiter()
         ticket: Ticket = [w, None, self, None]
         latch = self._hold()

@@ -44,7 +44,7 @@ from typing import Any
 
 from ..runtime import overdue as _overdue
 from ..runtime.timers import check_seconds, deadline
-from ..runtime.wait import Ticket, give_way, is_late, park, ready, waiter
+from ..runtime.wait import Ticket, give_way, is_late, late, park, ready, waiter
 from .errors import SyncError
 from .place import Place
 
@@ -147,7 +147,7 @@ class Mutex(Place):
         """Wait for the permit."""
         left = timeout
         if timeout is not None and timeout <= 0:
-            raise TimeoutError(f"lock of {self!r}: somebody else has locked it")
+            raise late(f"lock of {self!r}: somebody else has locked it")
         since = monotonic()
         until = None if timeout is None else deadline(timeout)
         again = False
@@ -189,7 +189,7 @@ class Mutex(Place):
             again = True
 
     def _timed_out(self, timeout: float | None) -> TimeoutError:
-        return TimeoutError(f"lock of {self!r} timed out after {timeout:g} s")
+        return late(f"lock of {self!r} timed out after {timeout:g} s")
 
     def _reenqueue(self, ticket: Ticket) -> None:
         """Put back the ticket of one who tried again and lost: where its age belongs.  Under the latch."""

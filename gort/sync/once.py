@@ -26,7 +26,7 @@ from greenlet import getcurrent
 
 from ..runtime import overdue as _overdue
 from ..runtime.timers import check_seconds
-from ..runtime.wait import Ticket, give_way, park, ready, waiter
+from ..runtime.wait import Ticket, give_way, late, park, ready, waiter
 from .errors import SyncError
 from .place import Place, check_function
 
@@ -89,7 +89,7 @@ class Once(Place):
         if self._runner is getcurrent():
             raise SyncError(f"the function that {self!r} runs calls do() of the same Once, which would wait for ever")
         if timeout is not None and timeout <= 0 and not self._ended:
-            raise TimeoutError(f"{self!r} has not ended yet")
+            raise late(f"{self!r} has not ended yet")
         w = waiter()
         ticket: Ticket = [w, None, self, None]
         latch = self._hold()

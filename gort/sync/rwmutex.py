@@ -26,7 +26,7 @@ from typing import Any
 from ..runtime import overdue as _overdue
 from ..runtime.latch import contend
 from ..runtime.timers import check_seconds
-from ..runtime.wait import Ticket, give_way, park, ready, waiter
+from ..runtime.wait import Ticket, give_way, late, park, ready, waiter
 from .errors import SyncError
 from .place import Place, Tickets
 
@@ -170,7 +170,7 @@ class RWMutex(Place):
 
     def _wait(self, reads: bool, timeout: float | None) -> None:
         if timeout is not None and timeout <= 0:
-            raise TimeoutError(f"{'rlock' if reads else 'lock'} of {self!r}: it is in use")
+            raise late(f"{'rlock' if reads else 'lock'} of {self!r}: it is in use")
         w = waiter()
         ticket: Ticket = [w, None, self, None, reads]
         latch = self._hold()

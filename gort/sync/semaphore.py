@@ -18,7 +18,7 @@ from typing import Any
 from ..runtime import overdue as _overdue
 from ..runtime.latch import contend
 from ..runtime.timers import check_seconds
-from ..runtime.wait import Ticket, give_way, park, ready, waiter
+from ..runtime.wait import Ticket, give_way, late, park, ready, waiter
 from .errors import SyncError
 from .place import Place, check_count
 
@@ -131,7 +131,7 @@ class Semaphore(Place):
         if self.try_acquire(n):  # there may be none but dead tickets in the queue
             return
         if timeout is not None and timeout <= 0:
-            raise TimeoutError(f"acquire({n}) of {self!r}: not enough permits")
+            raise late(f"acquire({n}) of {self!r}: not enough permits")
         w = waiter()
         ticket: Ticket = [w, n, self, None]
         latch = self._hold()

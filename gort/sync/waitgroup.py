@@ -20,7 +20,7 @@ from ..runtime.goroutine import Goroutine
 from ..runtime.latch import contend
 from ..runtime.report import report
 from ..runtime.timers import check_seconds
-from ..runtime.wait import Ticket, give_way, park, ready, waiter
+from ..runtime.wait import Ticket, give_way, late, park, ready, waiter
 from .ending import on_end
 from .errors import SyncError
 from .place import Place
@@ -90,7 +90,7 @@ class WaitGroup(Place):
         if not self._count:  # one atomic read; that it was zero during the call is all that is asked for
             return
         if timeout is not None and timeout <= 0:
-            raise TimeoutError(f"wait for {self!r}: not everything is done")
+            raise late(f"wait for {self!r}: not everything is done")
         w = waiter()
         ticket: Ticket = [w, None, self, None]
         latch = self._hold()
