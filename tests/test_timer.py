@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import gort
-from gort import Chan, Runtime, Ticker, Timer, after, after_func, go, gosched, run, select, sleep
+from gort import Chan, Runtime, Ticker, Timer, after, after_func, blocking, go, gosched, run, select, sleep
 from spreading import go_all, spread
 
 MANY = 1_000_000 if os.environ.get("GORT_STRESS") else 50_000
@@ -179,6 +179,39 @@ def test_27_stop_races_with_the_ring(procs: int, jitter: None) -> None:
         for _ in range(n - stopped):
             calls.recv(timeout=LONG)
     assert len(calls) == 0
+
+
+def test_27_resets_race_with_stops_and_rings(procs: int, jitter: None) -> None:
+    """Broken: of several who plan one timer anew at once, two are heard; or one is neither heard nor told that it was not."""
+
+    def main() -> None:
+        rung: Chan[None] = Chan(10_000)
+        timer = after_func(LONG, rung.send, None)
+
+        def turn(number: int) -> tuple[int, int]:
+            rng = random.Random(f"resets {procs} {number}")
+            planned = prevented = 0
+            for _ in range(300):
+                if rng.random() < 0.7:
+                    planned += 1
+                    prevented += timer.reset(rng.random() * 5e-5)
+                else:
+                    prevented += timer.stop()
+                if rng.random() < 0.3:
+                    sleep(rng.random() * 5e-5)
+            return planned, prevented
+
+        threads = [go(blocking, turn, number) for number in range(2)]
+        goroutines = spread(procs, *[lambda number=number: turn(number) for number in range(2, 8)])
+        turns = [g.result() for g in threads + goroutines]
+        rings = 1 + sum(planned for planned, _ in turns) - sum(prevented for _, prevented in turns) - timer.stop()
+        for _ in range(rings):
+            rung.recv(timeout=LONG)
+        assert timer.reset(0) is False
+        rung.recv(timeout=LONG)
+        assert len(rung) == 0
+
+    run(main, procs=procs)
 
 
 def test_27_an_after_func_can_be_planned_again() -> None:

@@ -177,9 +177,9 @@ WORKLOADS = [
         story="Set n timers at scattered deadlines a minute ahead, then stop all of them.",
         per="timer",
         reason="asyncio's timer is a callback in its loop's heap, to be touched from the loop's thread only. "
-        "gort's may be stopped and set again from any thread, and will start a goroutine: a lock, an alarm, a copy of "
-        "the context and the place of the call for each, all in Python. In a profile after_func and what it makes are "
-        "three quarters; stop and the heap share the rest.",
+        "gort's may be stopped and set again from any thread, so its heap has a lock, and will start a goroutine, so each "
+        "keeps a copy of the context and the place of the call: all in Python. In a profile the heap is two fifths, and "
+        "making the timer nearly all of the rest.",
         points=[Point(100_000)],
         quick=[Point(20_000)],
         contenders={"gort": stop_in_gort, "asyncio": stop_in_asyncio, "gevent": stop_in_gevent},

@@ -130,7 +130,7 @@ def _free(lock: Any) -> None:
 
 def _in_child() -> None:
     """First of all in the child, on its only thread."""
-    for lock in (goroutine._joins, timers._claims, instance._lock):
+    for lock in (goroutine._joins, timers._claims, timers.resets, instance._lock):
         _free(lock)
     overdue.forget()
     gcyield.forget()

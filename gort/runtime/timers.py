@@ -3,7 +3,7 @@
 The idea.  A heap item is ``(when, number, entry, fire)``.  Tuples are compared in C, and the running number makes
 sure that a comparison never reaches the entry; that, and one tuple for each timer, is why 10^5 of them are cheap.
 The entry is a list whose first item is None once the timer is dead: the ticket of a sleeper or of an operation with
-a time-out, or the ``[alarm, callback, heap]`` of an `Alarm`.
+a time-out, or the entry of an `Alarm`.
 
 Stopping a timer does not search the heap: it marks the entry dead and counts.  When more than half of the heap is
 dead it is rebuilt, so a program that sets a minute's time-out a hundred thousand times a second stays small.
@@ -41,6 +41,7 @@ from .wait import Ticket, ready, ready_throw
 
 _number = itertools.count().__next__
 _claims = RLock()
+resets = RLock()  # of timers that have no lock of their own: see gort/timer.py
 
 BATCH = 4096
 INFINITY = math.inf
@@ -78,14 +79,10 @@ def deadline(seconds: float) -> float:
 
 
 class Alarm:
-    """A timer with a callback, the building block of Timer, Ticker and after_func.
+    """A timer with a callback, `_ring`, which its subclasses define: Timer and Ticker.
 
-    The callback runs in a machine's hub, under `lock`, and must neither block nor switch.  `start` and `stop` take
-    the same lock, from any thread: when they return, no earlier callback is still under way.
-
-    The callback is mostly a method of the alarm's owner.  So it is kept in the heap's entry, and only as long as the
-    alarm is planned: an alarm that kept it would be a cycle with its owner, and 10^5 stopped timers the garbage
-    collector's work (half of what they cost).
+    `_ring` runs in a machine's hub, under `lock`, and must neither block nor switch.  `start` and `stop` take the same
+    lock, from any thread: when they return, no earlier `_ring` is still under way.
     """
 
     __slots__ = ("_entry", "lock")
@@ -94,26 +91,29 @@ class Alarm:
         self._entry: list[Any] | None = None
         self.lock = RLock()
 
-    def begin(self, sched: Any, when: float, callback: Callable[[], None]) -> None:
-        """The first `start` of an alarm that nobody else knows yet: without the lock (a tenth of the whole)."""
-        self._entry = entry = [self, callback, None]
-        sched.add_timer(when, entry, _ring)
+    def _ring(self) -> None:
+        raise NotImplementedError
 
-    def start(self, sched: Any, when: float, callback: Callable[[], None]) -> bool:
+    def begin(self, sched: Any, when: float) -> None:
+        """The first `start` of an alarm that nobody else knows yet: without the lock (a tenth of the whole)."""
+        self._entry = entry = [self, None, None]
+        sched.add_timer(when, entry, _ring_alarm)
+
+    def start(self, sched: Any, when: float) -> bool:
         """Ring once at `when` (monotonic time) instead of whatever was planned; was something planned?"""
         with self.lock:
-            planned = self._entry is not None and self.stop()
-            self._entry = entry = [self, callback, None]
-            sched.add_timer(when, entry, _ring)
+            planned = self._entry is not None and self.cease()
+            self._entry = entry = [self, None, None]
+            sched.add_timer(when, entry, _ring_alarm)
         return planned
 
-    def stop(self) -> bool:
+    def cease(self) -> bool:
         """Ring no more.  True if that prevented a ring."""
         with self.lock:
             entry, self._entry = self._entry, None
             if entry is None:
                 return False
-            entry[0] = entry[1] = None
+            entry[0] = None
             entry[2].dead += 1
             return True
 
@@ -122,14 +122,14 @@ class Alarm:
         return self._entry is not None
 
 
-def _ring(entry: list[Any]) -> None:
+def _ring_alarm(entry: list[Any]) -> None:
     alarm = entry[0]
     if alarm is None:
         return
     with alarm.lock:
         if alarm._entry is entry:  # else it was stopped, or started again, in the meantime
             alarm._entry = None
-            entry[1]()
+            alarm._ring()
 
 
 def _wake(ticket: Ticket) -> None:
