@@ -538,15 +538,18 @@ def test_repeated_ctrl_c_goes_through_a_shield(block: str) -> None:
             cond.wait()
         def presses():
             while True:
-                sleep(0.05)
-                print("again")
+                try:
+                    sleep(0.05)
+                    print("again")
+                except KeyboardInterrupt:
+                    pass  # it came in the middle of this goroutine's own code
         def main():
             go(presses)
             {block}()
         run(main, procs=1)
         """,
         "ready",
-        *["again"] * 3,
+        *["again"] * 10,
     )
     assert done.returncode == -signal.SIGINT, done.stderr
     assert f"in {block}" in done.stderr
