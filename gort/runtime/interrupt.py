@@ -83,7 +83,10 @@ class Interrupt:
             raise KeyboardInterrupt
         current: Any = getcurrent()
         on_its_way = self.last is not None and not self.last.raised  # type: ignore[attr-defined]
-        if type(current) is Carrier and not _in_gort(frame) and (current.g is self.main or on_its_way):
+        # Held back by a shield, perhaps: then it is not another goroutine that is in the way, first of all.
+        shielded = getattr(self.main, "_shields", 0) and not hasattr(self.last, "insists")
+        here = type(current) is Carrier and (current.g is self.main or (on_its_way and not shielded))
+        if here and not _in_gort(frame):
             error = _error()
             error.raised = True  # type: ignore[attr-defined]
             raise error
