@@ -88,8 +88,8 @@ def announced_in_pool(meter, n, size):
             for _ in range(n // size):
                 pool.submit(nothing).result()
 
-        threads = [Thread(target=call) for _ in range(size)]
         with meter:
+            threads = [Thread(target=call) for _ in range(size)]
             for thread in threads:
                 thread.start()
             for thread in threads:

@@ -145,8 +145,8 @@ def crowd_in_threads(meter, n, size):
             with lock:
                 sleep(0)
 
-    threads = [Thread(target=pass_through) for _ in range(size)]
     with meter:
+        threads = [Thread(target=pass_through) for _ in range(size)]
         for thread in threads:
             thread.start()
         for thread in threads:

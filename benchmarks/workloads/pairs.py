@@ -145,8 +145,8 @@ def messages_in_threads(meter, n):
         for _ in range(n // 2):
             back.put(there.get())
 
-    threads = [Thread(target=ping), Thread(target=pong)]
     with meter:
+        threads = [Thread(target=ping), Thread(target=pong)]
         for thread in threads:
             thread.start()
         for thread in threads:

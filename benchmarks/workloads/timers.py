@@ -64,14 +64,16 @@ def stop_in_gevent(meter, n):
 def stop_in_threads(meter, n):
     from threading import Timer
 
-    timers = [Timer(delay, print) for delay in _scattered(n, 60, 60)]
+    delays = _scattered(n, 60, 60)
     with meter:
+        timers = [Timer(delay, print) for delay in delays]
         for timer in timers:
             timer.start()
         for timer in timers:
             timer.cancel()
-        for timer in timers:
-            timer.join()
+    # That a thread ends takes its time after cancel; the other's stop has nothing like it, and nobody waits for it.
+    for timer in timers:
+        timer.join()
 
 
 # --- fire
@@ -139,14 +141,15 @@ async def fire_in_trio(meter, n, size):
 
     delays, late = _scattered(n, size / 2, size), meter.latencies
 
-    async def fire(delay, due):
-        await trio.sleep(delay)
+    async def fire(deadline, due):
+        await trio.sleep_until(deadline)
         late.append(perf_counter() - due)
 
     with meter:
         async with trio.open_nursery() as nursery:
             for delay in delays:
-                nursery.start_soon(fire, delay, perf_counter() + delay)
+                # The deadline is set here, as the others' is: a delay would run from when the task first runs.
+                nursery.start_soon(fire, trio.current_time() + delay, perf_counter() + delay)
 
 
 def fire_in_threads(meter, n, size):
