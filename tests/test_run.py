@@ -555,6 +555,20 @@ def test_repeated_ctrl_c_goes_through_a_shield(block: str) -> None:
     assert f"in {block}" in done.stderr
 
 
+@pytest.mark.parametrize("waits", ["sleep(1000)", "gort.blocking(time.sleep, 1000)", "gort.Event().wait()"])
+def test_ctrl_c_on_a_plain_thread_beside_a_runtime(waits: str) -> None:
+    """Broken: the main thread, a plain one beside the background runtime, cannot be interrupted in a wait of gort's."""
+    done = interrupted(
+        f"""
+        go(int).join()
+        go(lambda: (sleep(0.05), print("ready"), sleep(1000)))
+        {waits}
+        """,
+        "ready",
+    )
+    assert done.returncode == -signal.SIGINT, done.stderr
+
+
 def test_a_signal_handler_that_raises_reaches_main(procs: int) -> None:
     """Broken: an exception raised by the program's own signal handler ends the scheduler instead of main's wait."""
     code = f"""

@@ -32,13 +32,18 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from . import ending, wait
+from . import blocking, ending, sleep, wait
 from .carrier import Carrier, carry
 from .goroutine import FREE_THREADED, Goroutine
 from .poller import new_poller
 
 _RUN_CODE = carry.__code__
-_WAITS = {wait._park_thread.__code__, ending.Patience.wait.__code__, ending.join_end.__code__}
+_WAITS = {
+    function.__code__
+    for function in (
+        wait._park_thread, sleep._sleep_thread, blocking._call, ending.Patience.wait, ending.join_end,
+    )  # fmt: skip
+}
 
 
 def _in_gort(frame: FrameType | None) -> bool:
