@@ -12,7 +12,6 @@ ran. Above a few per cent the parallel workloads mean little, and the table says
 import os
 import platform
 import shlex
-import sys
 import sysconfig
 from datetime import datetime, timezone
 

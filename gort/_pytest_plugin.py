@@ -16,8 +16,8 @@ When the time is over, the test fails with the stacks of all goroutines:
 1. As Ctrl-C does, pytest's failure is raised in the main goroutine: in its own code if that is what runs, else at its
    wait.
 2. If the test is still there a second later, somebody swallows the failure, or holds the thread: each second it is
-   raised again, now also in a shield and in any goroutine whose own code runs on this thread, and, when main has ended but others do not,
-   out of `run` itself.  Then their threads are lost, but the session goes on.
+   raised again, now also in a shield and in any goroutine whose own code runs on this thread, and, when main has ended
+   but others do not, out of `run` itself.  Then their threads are lost, but the session goes on.
 3. After TRIES of that nothing can be done but to print the stacks and end the process.
 
 Where SIGALRM cannot be had (not the main thread, no such signal, or somebody else uses it, as pytest-timeout does) a

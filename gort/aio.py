@@ -171,7 +171,7 @@ def run(
         call.settle(timeout)
     except BaseException as exc:
         call.cancel()
-        if isinstance(exc, TimeoutError) and is_late(exc):
+        if is_late(exc):
             if not call.future.done() or call.future.cancelled():
                 raise TimeoutError(f"the coroutine {coro.__qualname__} was cancelled after {timeout:g} s") from None
         elif (error := call.failure(exc)) is None:

@@ -207,8 +207,7 @@ def after_func(seconds: float, fn: Callable[..., Any], /, *args: Any, **kw: Any)
     Raises TypeError if fn cannot be called.  Go: time.AfterFunc.
     """
     instance._check_callable(fn, "after_func")
-    if type(seconds) is not float or seconds != seconds:
-        seconds = check_seconds(seconds)
+    when = deadline(check_seconds(seconds))
     frame = _getframe(1)
     timer: _Timer = _Timer.__new__(_Timer)
     timer.c = None  # type: ignore[assignment]
@@ -220,5 +219,5 @@ def after_func(seconds: float, fn: Callable[..., Any], /, *args: Any, **kw: Any)
     timer._code, timer._lasti = frame.f_code, frame.f_lasti
     timer._sched = instance.timers_home()
     timer._entry = entry = [timer, None, None, None]
-    timer._sched.add_timer(monotonic() + seconds, entry, _ring_later)
+    timer._sched.add_timer(when, entry, _ring_later)
     return timer

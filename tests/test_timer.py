@@ -12,7 +12,6 @@ import os
 import random
 import signal
 import threading
-import time
 from time import monotonic
 from typing import Any
 

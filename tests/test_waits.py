@@ -132,14 +132,14 @@ def here(request: Any) -> Callable[[Callable[[], None]], None]:
 
 
 @pytest.fixture
-def alarm() -> Iterator[Callable[[float], None]]:
+def alarm() -> Iterator[Callable[[float], Any]]:
     """A signal whose handler raises a TimeoutError of its own, in so many seconds (0: never)."""
 
     def handler(*_: Any) -> None:
         raise TimeoutError("the handler's own")
 
     before = signal.signal(signal.SIGALRM, handler)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds) and None
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 

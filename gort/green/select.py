@@ -162,8 +162,8 @@ if hasattr(_select, "epoll"):
                     self._descriptor.wait_read(left)
                 except TimeoutError as exc:
                     if not _is_late(exc):
-                        raise  # look once more: it may have become ready at the last moment
-                ready = self._epoll.poll(0, maxevents)
+                        raise
+                ready = self._epoll.poll(0, maxevents)  # late or not: it may be ready at the last moment
                 if ready:
                     return ready
 

@@ -75,7 +75,7 @@ def dial(
         conn.handshake(_left(until))
     except BaseException as exc:
         conn.close()
-        if isinstance(exc, TimeoutError) and is_late(exc) and until is not None and monotonic() >= until:
+        if is_late(exc) and until is not None and monotonic() >= until:
             raise late(f"dial {place} timed out after {timeout:g} s, during the TLS handshake") from None
         raise
     return conn

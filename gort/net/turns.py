@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from time import monotonic
-from typing import Any
 
 from ..cancel import shield
 from ..chan import Chan

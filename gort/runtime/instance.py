@@ -30,7 +30,7 @@ from .goroutine import Goroutine
 from .interrupt import Interrupt, deferral
 from .quit import Quit
 from .scheduler import Scheduler, check_procs, default_max_threads, default_procs
-from .wait import give_way, here, on_goroutine
+from .wait import give_way, in_block, on_goroutine
 
 T = TypeVar("T")
 
@@ -177,7 +177,7 @@ def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any
     _check_callable(fn, "run")
     if on_goroutine():
         raise GortError("run() was called inside a goroutine: use go(fn, ...).result() there")
-    if here.owner is not None and here.owner._scope is not None:
+    if in_block():
         raise GortError("run() was called in a block with a time limit or a context: put that block inside of run's function")
     sched = _new_scheduler(procs)
     frame = _getframe(1)

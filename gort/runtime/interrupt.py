@@ -39,10 +39,11 @@ from .poller import new_poller
 
 _RUN_CODE = carry.__code__
 _WAITS = {
-    function.__code__
-    for function in (
-        wait._park_thread, sleep._sleep_thread, blocking._call, ending.Patience.wait, ending.join_end,
-    )  # fmt: skip
+    wait._park_thread.__code__,
+    sleep._sleep_thread.__code__,
+    blocking._call.__code__,
+    ending.Patience.wait.__code__,
+    ending.join_end.__code__,
 }
 
 

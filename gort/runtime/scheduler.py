@@ -690,6 +690,7 @@ def num_cpu() -> int:
 
 
 def default_max_threads() -> int:
+    """GORT_MAXTHREADS, else 10,000, as in Go."""
     text = os.environ.get("GORT_MAXTHREADS", "")
     return check_procs(_int(text, "GORT_MAXTHREADS"), "GORT_MAXTHREADS") if text else 10_000
 

@@ -226,10 +226,15 @@ def on_goroutine() -> bool:
     return False
 
 
-def parks() -> bool:
-    """Is the caller somebody whose waits can be cancelled: a goroutine, or a plain thread in a block with a limit?"""
+def in_block() -> bool:
+    """Is the caller a plain thread that is in a block that can be cancelled (plain.py)?"""
     owner = here.owner
-    return (owner is not None and owner._scope is not None) or on_goroutine()
+    return owner is not None and owner._scope is not None
+
+
+def parks() -> bool:
+    """Is the caller somebody whose waits can be cancelled: a goroutine, or a plain thread in such a block?"""
+    return in_block() or on_goroutine()
 
 
 def ready(w: Any) -> None:
@@ -291,7 +296,7 @@ def _late(what: str, timeout: float) -> TimeoutError:
     return late(f"{what} timed out after {timeout:g} s")
 
 
-def is_late(error: TimeoutError) -> bool:
+def is_late(error: BaseException) -> bool:
     """Does it say that the timeout of one of gort's operations was over?  If not, a signal handler raised it, say.
 
     A mark and no class of its own, for what users see and compare is TimeoutError.
