@@ -235,7 +235,8 @@ WORKLOADS = [
         metrics=("time", "cpu"),
         points=[Point(5_000, 1), Point(5_000, 16)],
         quick=[Point(2_000, 1), Point(2_000, 16)],
-        reason="A thread that hands a call to another thread and waits has no scheduler between them.",
+        reason="uvloop's loop is C, and a thread that hands a call to another thread and waits has no scheduler between "
+        "them. gort's way there and back is Python: a park, and a wake-up from another thread.",
         contenders={
             "gort": announced_in_gort,
             "asyncio": announced_in_asyncio,

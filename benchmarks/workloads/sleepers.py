@@ -72,8 +72,9 @@ WORKLOADS = [
         "With --quick there are 10,000, and they sleep 0.25 s.",
         per=None,
         metrics=("time", "cpu"),
-        reason="As with `parked`: the first start of 30,000 greenlets, each with a stack, is nearly all of the CPU "
-        "time.",
+        reason="In a profile half of the CPU time is the kernel's, which maps and fills the pages of 30,000 stacks and "
+        "takes them back; a coroutine has none. The other half is gort's Python (go, sleep, join), about as much as all "
+        "of asyncio's; the garbage collector has a tenth.",
         points=[Point(30_000, 0.5)],
         quick=[Point(10_000, 0.25)],
         warm=_short,
