@@ -59,8 +59,9 @@ def found_by(meters, work, point):
     found = {name: percentile(sorted(reading[name] for reading in readings), 0.5) for name in readings[0]}
     if "memory" in found:
         found["memory"] = readings[0]["memory"]
-    if "rate" not in work.metrics:
-        found.pop("rate", None)
+    for name in ("rate", "early"):  # a number that answers no question of this workload's
+        if name not in work.metrics:
+            found.pop(name, None)
     counts = histogram(seconds for meter in meters for seconds in meter.latencies)
     return {"metrics": found, "histogram": counts, "repeats": len(meters)}
 

@@ -19,7 +19,7 @@ import sys
 import textwrap
 
 from benchmarks import compare, machine, overview, page, results, runner, tables, targets
-from benchmarks.contenders import IDIOMS, UsageError, contender
+from benchmarks.contenders import IDIOMS, UsageError, contender, left_behind
 from benchmarks.workload import all_workloads
 
 ROUNDS = 5
@@ -112,7 +112,7 @@ def listing():
     found = []
     for work in all_workloads().values():
         points = f" ({work.axis}: {', '.join(map(str, work.points))})" if work.axis else ""
-        found += [f"{work.name}: {work.title}{points}", f"    {', '.join(work.names())}"]
+        found += [f"{work.name}: {work.told(work.title)}{points}", f"    {', '.join(work.names())}"]
     return "\n".join(found) + "\n"
 
 
@@ -127,7 +127,7 @@ def code(name, only):
         fn = work.function(name)
         parts = [part for part in parts_of(getattr(fn, "func", fn)) if part not in seen]
         if parts:
-            found += ["", "", f"# {work.name}: {work.title}"]
+            found += ["", "", f"# {work.name}: {work.told(work.title)}"]
         for part in parts:
             found += ["", *inspect.getsource(part).rstrip().splitlines(), ""]
         seen.update(parts)
@@ -233,6 +233,8 @@ def show(options, found, text, old=None):
 
 
 def run(options, argv, jobs, left_out):
+    if kept := left_behind():
+        print(f"Not passed on, as it would change the figures: {', '.join(kept)}.", file=sys.stderr)
     budget = runner.QUICK_BUDGET if options.quick else None
     neighbours = machine.Neighbours()
     found = runner.run(jobs, options.rounds or ROUNDS, machine.facts(argv), left_out, budget)

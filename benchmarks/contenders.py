@@ -183,9 +183,21 @@ def interpreter():
     return [sys.executable, *options]
 
 
+# What a user has set for programs of their own must not change what is measured: GORT_PROCS would make "gort" another
+# contender, GORT_DEBUG or asyncio's debug mode would make one pay for what the others need not do.
+_CHANGES_FIGURES = ("GORT_", "GEVENT_", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONTRACEMALLOC")
+
+
+def left_behind():
+    """The names of the variables in this environment that are kept from what is measured."""
+    return sorted(name for name in os.environ if name.startswith(_CHANGES_FIGURES))
+
+
 def environment():
-    """This environment, in which a child process finds this checkout first."""
+    """This environment without what would change figures; in it a child process finds this checkout first."""
     found = dict(os.environ)
+    for name in left_behind():
+        del found[name]
     found["PYTHONPATH"] = os.pathsep.join(filter(None, (CHECKOUT, found.get("PYTHONPATH"))))
     return found
 

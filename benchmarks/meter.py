@@ -19,8 +19,10 @@ The garbage collector is left as the program finds it: its cost is part of every
 
 A workload that has a latency for each operation appends the seconds to `meter.latencies`; their
 percentiles become metrics and their histogram is kept in buckets of half a power of two, which is
-small enough to store and add up over rounds. Keeping every value was refused for its size. One
-that watches a heartbeat sets `meter.gap`.
+small enough to store and add up over rounds. Keeping every value was refused for its size. What has
+a deadline may miss it either way, and a negative latency is one that came too early: the percentiles and
+the histogram are of the distance, for too early is no better than too late, and the share of those that
+were early is a metric of its own. A workload that watches a heartbeat sets `meter.gap`.
 
 A meter is good for one use. Where the platform has no getrusage, or no way to tell the resident
 set, that reading is absent rather than zero.
@@ -89,9 +91,10 @@ class Meter:
         if self.gap is not None:
             found["gap"] = self.gap
         if self.latencies:
-            ordered = sorted(self.latencies)
+            ordered = sorted(map(abs, self.latencies))
             found["p50"] = percentile(ordered, 0.50)
             found["p99"] = percentile(ordered, 0.99)
+            found["early"] = sum(seconds < 0 for seconds in self.latencies) / len(self.latencies)
         return found
 
 
@@ -122,7 +125,7 @@ def percentile(ordered, share):
 
 
 def histogram(seconds):
-    """Counts by bucket k, which holds 2**(k/2) up to 2**((k+1)/2) microseconds; below 1 us is 0."""
+    """Counts by bucket k, which holds 2**(k/2) up to 2**((k+1)/2) microseconds; bucket 0 begins at 0."""
     counts = {}
     for value in seconds:
         bucket = bucket_of(value)
@@ -131,9 +134,10 @@ def histogram(seconds):
 
 
 def bucket_of(seconds):
-    return math.floor(2 * math.log2(seconds * 1e6)) if seconds > 1e-6 else 0
+    distance = abs(seconds)
+    return math.floor(2 * math.log2(distance * 1e6)) if distance > 1e-6 else 0
 
 
 def bucket_start(bucket):
     """The seconds at which a bucket starts."""
-    return 2 ** (bucket / 2) / 1e6
+    return 2 ** (bucket / 2) / 1e6 if bucket else 0.0

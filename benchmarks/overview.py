@@ -83,10 +83,10 @@ def rows(results, workloads):
             continue
         key = Key(name, point, against)
         where = f", {point} {work.axis}" if work.axis else ""
-        heading = "" if metric == "time" else f" ({tables.METRICS[metric]})"
+        heading = "" if metric == "time" else f" ({tables.named(work, metric)})"
         others = [_other(results, key, rival, metric) for rival in COLUMNS]
         gort = tables.cell(results, key, metric, None)
-        found.append(Row(name, f"{work.title}{where}{heading}", gort, others))
+        found.append(Row(name, f"{tables.title(results, work)}{where}{heading}", gort, others))
     return found
 
 

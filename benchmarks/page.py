@@ -122,7 +122,7 @@ def bar_plot(results, work, metric):
     ]
     where = f" with {point} {work.axis}" if work.axis else ""
     title = tables.heading(work, metric) + where + (" (longer is better)" if metric in MORE_IS_BETTER else "")
-    return f"<h3>{escape(title)}</h3>" + svg.bars(items, f"{work.title}: {title}")
+    return f"<h3>{escape(title)}</h3>" + svg.bars(items, f"{tables.title(results, work)}: {title}")
 
 
 def curve_plot(results, work, metric):
@@ -142,7 +142,7 @@ def curve_plot(results, work, metric):
     if not any(y > 0 for item in items for _, y in item.points):
         return ""
     title = f"{tables.heading(work, metric)} against the number of {work.axis}"
-    plot = svg.curves(items, f"{work.title}: {title}", work.axis, lambda y: tables.quantity(y, metric))
+    plot = svg.curves(items, f"{tables.title(results, work)}: {title}", work.axis, lambda y: tables.quantity(y, metric))
     return f"<h3>{escape(title)}</h3>" + plot
 
 
@@ -156,10 +156,11 @@ def histogram_plot(results, work):
             items.append((tables.label(work, name), series.histogram, kind(name)))
     if not items:
         return ""
+    what = work.headings.get("p50", "Latencies").partition(",")[0].capitalize()
     plot = svg.histogram(
-        items, f"{work.title}: latencies", bucket_start, lambda seconds: tables.quantity(seconds, "time")
+        items, f"{tables.title(results, work)}: {what}", bucket_start, lambda seconds: tables.quantity(seconds, "time")
     )
-    return "<h3>Latencies, all rounds together (logarithmic)</h3>" + plot
+    return f"<h3>{escape(what)}, all rounds together (logarithmic)</h3>" + plot
 
 
 def html_table(rows):
@@ -197,7 +198,7 @@ def losses_part(results, workloads):
 
 
 def section(results, work):
-    parts = [f'<section id="{work.name}"><h2>{escape(work.title)}</h2><p>{escape(work.story)}</p>']
+    parts = [f'<section id="{work.name}"><h2>{escape(tables.title(results, work))}</h2><p>{escape(tables.story(results, work))}</p>']
     for metric in work.metrics:
         parts.append(bar_plot(results, work, metric))
         parts.append(curve_plot(results, work, metric))

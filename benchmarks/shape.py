@@ -124,7 +124,7 @@ def metrics(value, where):
     table_of(metric_name, list_of(number, least=1))(value, where)
     for name, values in value.items():
         if name != "memory":  # a resident set may shrink
-            list_of(size if name == "rate" else amount)(values, f"{where}[{name!r}]")
+            list_of({"rate": size, "early": share}.get(name, amount))(values, f"{where}[{name!r}]")
 
 
 _entry = record(

@@ -54,7 +54,9 @@ def _line(x1, y1, x2, y2, kind):
 def bars(items, description):
     """Horizontal bars with a whisker from the lowest to the highest round."""
     row, left, room = 22, 126, WIDTH - 126 - 92
-    longest = min(max(item.value for item in items), LONGEST * statistics.median(item.value for item in items))
+    longest, typical = max(item.value for item in items), statistics.median(item.value for item in items)
+    if typical:  # else most are nothing, and no bar is too long beside them
+        longest = min(longest, LONGEST * typical)
     scale = room / (longest or 1.0)
     parts = []
     for place, item in enumerate(items):

@@ -47,6 +47,8 @@ def quantity(value, metric):
         return _in_units(value, _SECONDS)
     if metric == "memory":
         return _in_units(value, _BYTES)
+    if metric == "early":
+        return f"{value:.1%}" if 0 < value < 0.0995 else f"{value:.0%}"
     if abs(value) >= 0.1:
         return three_digits(value)
     text = f"{value:.2g}"
@@ -62,7 +64,21 @@ def times(ratio):
 
 def heading(work, metric):
     """What a table shows: "time per message", or "CPU time" for work judged as a whole."""
-    return METRICS[metric] + (f" per {work.per}" if work.per and metric not in WHOLE else "")
+    return named(work, metric) + (f" per {work.per}" if work.per and metric not in WHOLE else "")
+
+
+def named(work, metric):
+    """What a metric is called in a workload."""
+    return work.headings.get(metric, METRICS[metric])
+
+
+def title(results, work):
+    """A workload's title, with the numbers that were run."""
+    return work.told(work.title, results.points(work.name))
+
+
+def story(results, work):
+    return work.told(work.story, results.points(work.name))
 
 
 def baseline(results, work):
@@ -100,7 +116,7 @@ def table(results, work, metric):
     """One workload's table for one metric, as lines."""
     points = results.points(work.name)
     against = baseline(results, work)
-    header = [work.axis or "contender", *(str(point) if work.axis else METRICS[metric] for point in points)]
+    header = [work.axis or "contender", *(str(point) if work.axis else named(work, metric) for point in points)]
     rows = []
     for name in results.contenders(work.name):
         cells = [cell(results, Key(work.name, point, name), metric, against) for point in points]
@@ -155,7 +171,7 @@ def report(results, workloads):
     found = []
     for name in results.workloads():
         work = workloads[name]
-        found += [f"## {name}: {work.title}", "", work.story, ""]
+        found += [f"## {name}: {title(results, work)}", "", story(results, work), ""]
         for metric in work.metrics:
             found += [f"**{heading(work, metric)}**", "", *table(results, work, metric), ""]
     if failures := results.failures():

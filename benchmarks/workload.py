@@ -40,13 +40,14 @@ METRICS = {
     "memory": "memory",
     "p50": "latency, median",
     "p99": "latency, 99th percentile",
+    "early": "share that came too early",
     "rate": "requests a second",
     "gap": "longest gap of a 10 ms heartbeat",
 }
 TIMES = ("time", "cpu", "p50", "p99", "gap")  # in seconds
-WHOLE = ("p50", "p99", "rate", "gap")  # these are not per operation
+WHOLE = ("p50", "p99", "early", "rate", "gap")  # these are not per operation
 MORE_IS_BETTER = ("rate",)
-NEGLIGIBLE = {"memory": 1.0, "switches": 0.01}  # less is too little for anyone to notice
+NEGLIGIBLE = {"memory": 1.0, "switches": 0.01, "early": 0.01}  # less is too little for anyone to notice
 
 _ON_UVLOOP = {"asyncio": "uvloop", "asyncio-streams": "uvloop-streams"}
 
@@ -78,6 +79,7 @@ def _tenth(point):
 class Workload:
     """One question with a function for each contender. The fields that need words:
 
+    title, story   may say "{n}" and "{size}": told() puts in those of the points that were run
     per        what an operation is ("message"); None: the work is judged as a whole
     axis       what a point's x counts ("goroutines"); with more than one point there are curves over it
     metrics    the metrics that are shown, the most important first
@@ -89,6 +91,7 @@ class Workload:
     abandon    end the process as soon as the meter has been left: to tidy up would take longer than the work
     bytes_each memory that each of n needs, so that a point that does not fit is left out
     labels     names in the tables where the contender's own would mislead ("bare": "plain loop")
+    headings   names of metrics where those of METRICS would mislead ("p50": "distance from the deadline, median")
     reason     why gort is not the cheapest here, where it is not: a sentence for the reports
     needs      tells why this machine cannot run the workload at a point, as a sentence; None if it can
     """
@@ -109,6 +112,7 @@ class Workload:
     abandon: bool = False
     bytes_each: int = 0
     labels: dict[str, str] = field(default_factory=dict)
+    headings: dict[str, str] = field(default_factory=dict)
     reason: str = ""
     needs: Callable[[Point], str | None] = lambda point: None
 
@@ -124,6 +128,13 @@ class Workload:
 
     def ops(self, point):
         return 1 if self.per is None else point.n
+
+    def told(self, text, points=None):
+        """The title or the story with the numbers of these points (the workload's own if there are none) in it."""
+        points = points or self.points
+        numbers = dict.fromkeys(f"{point.n:,}" for point in points)
+        sizes = dict.fromkeys(f"{point.size:,g}" for point in points if point.size is not None)
+        return text.format(n=" and ".join(numbers), size=" and ".join(sizes))
 
     def is_capped(self, name, point):
         return point.x > self.caps.get(name, point.x)

@@ -247,9 +247,9 @@ WORKLOADS = [
     ),
     Workload(
         name="unannounced",
-        title="50 blocking calls that nobody announced",
-        story="50 goroutines call the plain time.sleep(0.02) while another beats every 10 ms: the time until all "
-        "have returned (one after the other: 1 s), and the longest gap between two beats.",
+        title="{n} blocking calls that nobody announced",
+        story="{n} goroutines call the plain time.sleep({size}) while another beats every 10 ms: the time until all "
+        "have returned ({n} times as long if one after the other), and the longest gap between two beats.",
         per=None,
         metrics=("time", "gap"),
         points=[Point(50, 0.02)],
@@ -268,7 +268,7 @@ WORKLOADS = [
     ),
     Workload(
         name="unannounced-again",
-        title="50 blocking calls that nobody announced, for the second time",
+        title="{n} blocking calls that nobody announced, for the second time",
         story="The same in a program that has done it before, so that gort may know the function. "
         "Threads do not learn: theirs is the same program as above.",
         per=None,

@@ -177,10 +177,9 @@ WORKLOADS = [
     ),
     Workload(
         name="two-parties",
-        title="100,000 messages between two parties",
+        title="{n} messages between two parties",
         story="The two-thread story: two parties pass a message back and forth. As threads, as goroutines on one P and "
-        "on as many as there are CPUs, as goroutines held on two Ms, as asyncio tasks. With --quick there are 10,000 "
-        "messages.",
+        "on as many as there are CPUs, as goroutines held on two Ms, as asyncio tasks.",
         per="message",
         metrics=("time", "switches"),
         points=[Point(100_000)],

@@ -155,7 +155,7 @@ WORKLOADS = [
     Workload(
         name="compute",
         title="pure computation",
-        story="2,000 functions of 0.1 ms of plain Python. The ratio of procs=1 is the speed-up from one P to all CPUs.",
+        story="{n} functions of 0.1 ms of plain Python. The ratio of procs=1 is the speed-up from one P to all CPUs.",
         per="function",
         points=[Point(2_000)],
         quick=[Point(400)],
@@ -172,7 +172,7 @@ WORKLOADS = [
     Workload(
         name="hashing",
         title="SHA-256 of 1 MiB, which drops the GIL",
-        story="256 times the SHA-256 of 1 MiB. hashlib drops the GIL meanwhile; gort is not told so.",
+        story="{n} times the SHA-256 of 1 MiB. hashlib drops the GIL meanwhile; gort is not told so.",
         per="block",
         reason=_NOT_TOLD,
         metrics=("time", "cpu"),
@@ -184,7 +184,7 @@ WORKLOADS = [
     Workload(
         name="compressing",
         title="zlib, which drops the GIL",
-        story="64 times zlib over 124 KB of text. zlib drops the GIL meanwhile; gort is not told so.",
+        story="{n} times zlib over 124 KB of text. zlib drops the GIL meanwhile; gort is not told so.",
         per="block",
         reason=_NOT_TOLD,
         metrics=("time", "cpu"),

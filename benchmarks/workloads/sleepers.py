@@ -68,8 +68,7 @@ WORKLOADS = [
     Workload(
         name="sleepers",
         title="n asleep at once",
-        story="Start 30,000 goroutines that sleep 0.5 s each, then wait for all of them; the whole is timed. "
-        "With --quick there are 10,000, and they sleep 0.25 s.",
+        story="Start {n} goroutines that sleep {size} s each, then wait for all of them; the whole is timed.",
         per=None,
         metrics=("time", "cpu"),
         reason="In a profile half of the CPU time is the kernel's, which maps and fills the pages of 30,000 stacks and "
@@ -88,8 +87,8 @@ WORKLOADS = [
     ),
     Workload(
         name="sleeping-threads",
-        title="2,000 asleep at once, with threads",
-        story="The same with as many as threads do well: 2,000 for 0.5 s (with --quick 1,000 for 0.25 s).",
+        title="{n} asleep at once, with threads",
+        story="The same with as many as threads do well: {n} for {size} s.",
         per=None,
         metrics=("time", "cpu"),
         points=[Point(2_000, 0.5)],
