@@ -1,9 +1,13 @@
 """The workloads as pytest-benchmark groups: `pytest benchmarks/`.
 
-One group for each workload and point, the contenders side by side, at the small sizes of --quick. Here
-all of them share one process, which is quicker and works with pytest-benchmark's own options
-(--benchmark-compare, --benchmark-save, ...), but lets one library's leftovers weigh on the next;
-for numbers to publish use `python -m benchmarks`.
+One group for each workload, the contenders side by side, at the small sizes of --quick. A workload that is asked at
+several sizes has a group for each of them: pytest-benchmark sorts and divides within a group, and what a contender
+costs at one size says nothing beside what another costs at the next.
+
+Here all of them share one process, which is quicker and works with pytest-benchmark's own options
+(--benchmark-compare, --benchmark-save, ...), but lets one library's leftovers weigh on the next; for numbers to
+publish use `python -m benchmarks`. The memory is left out: the process finds again what an earlier contender has
+freed, so it would be anybody's. The variables of the environment that change figures are taken away here too.
 
 pytest-benchmark asks its timer before and after the whole call, in which a library is started and
 stopped too. So its timer is one that advances only by what the meters have measured, divided by the
@@ -54,6 +58,12 @@ def _cases():
 
 
 @pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch):
+    for name in contenders.left_behind():
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
 def _limit():
     faulthandler.dump_traceback_later(LIMIT, exit=True)
     yield
@@ -76,5 +86,5 @@ def test_workload(benchmark, work, point, rival):
 
     benchmark.pedantic(once, rounds=ROUNDS)
     for metric in work.metrics:
-        if metric != work.metrics[0] and metric in rounds[-1]:
+        if metric not in (work.metrics[0], "memory") and metric in rounds[-1]:
             benchmark.extra_info[metric] = sorted(found[metric] for found in rounds)[len(rounds) // 2]
