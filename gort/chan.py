@@ -214,6 +214,9 @@ class Chan(Generic[T]):
 
     # -- the same in plain words --------------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """For a kind of channel that has something to do before somebody waits at it.  Not under a latch."""
+
     def _lock(self) -> None:
         try:
             self._latch.pop()

@@ -112,6 +112,9 @@ def select(*cases: Case, default: bool = False, timeout: float | None = None) ->
         return -1, None, False
     if not wait:
         raise late("select: no case is ready")
+    for chan in chans:
+        if type(chan) is not Chan:
+            chan.prepare()
     w = waiter()
     race = _Race(cases, w)
     tickets: list[Ticket] = []

@@ -689,3 +689,27 @@ def test_simultaneous_and_layered_cancels(procs: int, jitter: None) -> None:
     while rounds < 5 or monotonic() < until:
         run(one_round, rng.randrange(2**32), procs=procs)
         rounds += 1
+
+
+@pytest.mark.parametrize("how", ["recv", "select", "thread", "try_recv", "closed"])
+def test_the_done_channel_of_a_runtime_that_has_ended(how: str) -> None:
+    """Broken: who waits at a done channel that was asked for in an earlier run waits for ever, or is told of a deadlock."""
+    ctx = with_timeout(background(), 0.05)
+    done = run(ctx.done)
+    if how == "recv":
+        assert run(done.recv_ok) == (None, False)
+    elif how == "select":
+        assert run(select, gort.recv(Chan()), gort.recv(done)) == (1, None, False)
+    elif how == "thread":
+        assert done.recv_ok(LONG) == (None, False)
+    elif how == "try_recv":
+        while not done.closed:
+            assert done.try_recv() == (None, False)
+    else:
+
+        def main() -> None:
+            while not ctx.done().closed:
+                gort.sleep(0.001)
+
+        run(main)
+    assert isinstance(ctx.err(), DeadlineExceeded)

@@ -5,6 +5,7 @@ Nothing here sleeps to let something happen: `settle` waits until a goroutine or
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import gort
-from gort import Cancelled, GortError, go, gosched, run, sleep
+from gort import Cancelled, Chan, GortError, go, gosched, run, sleep
 from gort.sync import Barrier, BrokenBarrier, Event, Semaphore, SyncError, WaitGroup
 from settling import LONG, settle, start, thread
 
@@ -441,6 +442,27 @@ def test_barrier_breaks_when_a_late_party_is_cancelled() -> None:
             over = time.monotonic() + 0.003
             while time.monotonic() < over or not (m.late and m.ready):
                 pass  # until it is to give way, to the hub, which has the limit's end to see to
+            barrier.wait()
+        assert isinstance(other.exception(), BrokenBarrier)
+
+    run(main, procs=1)
+
+
+def test_barrier_breaks_when_a_late_party_is_interrupted() -> None:
+    """Broken: a party with a Ctrl-C on its way, which `wait` raises before it has arrived, leaves the others waiting."""
+
+    def main() -> None:
+        barrier = Barrier(3)
+        other = start(barrier.wait)
+        ch: Chan[None] = Chan()
+
+        def interrupts() -> None:
+            ch.send(None)
+            signal.raise_signal(signal.SIGINT)  # main has been woken, and does not run yet
+
+        go(interrupts)
+        ch.recv()
+        with pytest.raises(KeyboardInterrupt):
             barrier.wait()
         assert isinstance(other.exception(), BrokenBarrier)
 

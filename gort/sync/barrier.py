@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import Cancelled
 from ..runtime import overdue as _overdue
 from ..runtime.timers import check_seconds
 from ..runtime.wait import Ticket, give_way, late, park, ready, ready_throw, waiter
@@ -88,8 +87,8 @@ class Barrier(Place):
                 raise late(f"wait at {self!r}: not all parties are there")
             try:
                 w = waiter()  # raises a pending cancellation, so only now that it has to wait
-            except Cancelled:
-                self.abort()  # it has not arrived, and will not
+            except BaseException:  # likewise
+                self.abort()
                 raise
 
     def abort(self) -> None:
