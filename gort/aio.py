@@ -40,7 +40,7 @@ from typing import Any, TypeVar
 from .errors import GortError, ThreadLimit
 from .futures import settle
 from .runtime import deadlock, instance
-from .runtime.goroutine import Goroutine
+from .runtime.goroutine import CANCELLATIONS, Goroutine
 from .runtime.scope import Shield
 from .runtime.timers import INFINITY, check_seconds, deadline
 from .runtime.wait import is_late
@@ -49,6 +49,8 @@ from .sync.ending import on_end
 __all__ = ["run", "wait"]
 
 T = TypeVar("T")
+
+CANCELLATIONS.append(asyncio.CancelledError)
 
 LOOK = 1.0  # seconds between two looks whether a loop that is not ours has been closed
 

@@ -23,7 +23,7 @@ call cancel to release anything, see next.
 
 Books.  A context that nobody listens to costs nothing: it has no timer, and its parent does not know of it; whether
 it has ended is seen when it is asked (`_look`).  Listeners are a ``with`` block until it is left, an `after_func` until
-it is stopped, a `done` channel for good, and a child that has listeners itself.  With its first listener a context
+it is stopped, a `done` channel for good (who waits at it sees to the time first: `_Done.prepare`), and a child that has listeners itself.  With its first listener a context
 enters its parent's books, with its last it leaves them (`_listen`, `_unlisten`).  As long as it has any, a timer rings
 at its deadline: one in each runtime that listens, for a runtime may end, and a context be used in the next.  So whoever
 is listened to is held by whatever can end it, and nothing else is held by anybody.
@@ -47,18 +47,21 @@ never end); one lock for all contexts (trees have nothing to do with each other:
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from sys import _getframe
 from time import monotonic
 from typing import Any, Self
+from weakref import WeakSet
 
 from .cancel import leave
 from .chan import Chan
 from .errors import ChannelClosed, GortError, RuntimeClosed
 from .runtime import instance
 from .runtime.carrier import current as _current_goroutine
+from .runtime.fork import free
 from .runtime.goroutine import Goroutine
 from .runtime.scope import Scope
 from .runtime.scope import owner as scope_owner
@@ -127,9 +130,28 @@ class _Within(Scope):
 
 
 class _Done(Chan[Any]):
-    """The channel of `Context.done`."""
+    """The channel of `Context.done`.
 
-    __slots__ = ()
+    It may be received from in another runtime than the one in which it was asked for, which may be gone with its timer.
+    """
+
+    __slots__ = ("ctx",)
+
+    def __init__(self, ctx: CancelContext) -> None:
+        super().__init__()
+        self.ctx = ctx
+
+    def recv(self, timeout: float | None = None) -> Any:
+        self.prepare()
+        return super().recv(timeout)
+
+    def try_recv(self) -> tuple[Any, bool]:
+        self.prepare()
+        return super().try_recv()
+
+    def prepare(self) -> None:
+        if not self._closed and self.ctx._look() is None:
+            self.ctx._keep_time()
 
     def tell(self, _end: _End) -> None:
         try:
@@ -161,6 +183,23 @@ def _scheduler() -> Any:
 
 
 _NO_KEY: Any = object()
+_locks: WeakSet[Any] = WeakSet()  # of all trees
+
+
+def _new_lock() -> Any:
+    lock = threading.RLock()
+    _locks.add(lock)  # 0.4 us, and only the root of a tree pays it
+    return lock
+
+
+def _in_child() -> None:
+    """After a fork: whoever held a tree's lock has stayed behind, if it was not the one that forked."""
+    for lock in list(_locks):
+        free(lock)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 class Context:
@@ -264,7 +303,7 @@ class CancelContext(Context):
         above = parent._source
         super().__init__(parent, self, what)
         self._above = above  # whose end ends this one
-        self._lock: Any = threading.RLock() if above is None else above._lock  # the tree's
+        self._lock: Any = above._lock if above is not None else _new_lock()  # the tree's
         self._deadline: float = when if above is None else min(when, above._deadline)
         self._cause = cause  # of the deadline
         self._end: _End | None = None
@@ -414,7 +453,7 @@ class CancelContext(Context):
         with self._lock:
             fresh = self._done is None
             if fresh:
-                self._done = _Done()
+                self._done = _Done(self)
         done = self._done
         assert done is not None
         if fresh:
@@ -425,8 +464,8 @@ class CancelContext(Context):
                 raise
             if end is not None:
                 done.tell(end)
-        elif self._end is None:
-            self._keep_time()  # another runtime may have made the channel, and be gone
+        else:
+            done.prepare()  # for who only looks whether it is closed
         return done
 
 

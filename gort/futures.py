@@ -18,7 +18,8 @@ Cancelling.  To cancel who waits does not cancel the future: others may want the
 
 Limits of an Executor.  A piece of work is one goroutine, made when there is room under `max_workers`.  The room is
 given back at the goroutine's end, also when it never ran (it was cancelled, or its runtime closed): that is what
-`on_end` is for, since then no ``finally`` runs.
+`on_end` is for, since then no ``finally`` runs.  In the child of a fork an Executor is empty: the futures of what stayed
+in the parent have failed with an error that says so, and its places are free.
 
 Refused: `threading.Event` in `result` as the standard futures have it, which would stop the goroutine's whole thread;
 `max_workers` long-lived goroutines with a queue (a goroutine costs less than the queue's hand-over, and each piece of
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import concurrent.futures as std
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -36,6 +38,7 @@ from contextvars import copy_context
 from sys import _getframe
 from types import FrameType
 from typing import Any, NamedTuple, TypeVar, overload
+from weakref import WeakSet
 
 from greenlet import GreenletExit
 
@@ -44,7 +47,8 @@ from .errors import Cancelled, GoroutineCancelled, GortError
 from .runtime import instance
 from .runtime import overdue as _overdue
 from .runtime.carrier import current
-from .runtime.goroutine import Goroutine
+from .runtime.fork import free
+from .runtime.goroutine import CANCELLATIONS, Goroutine
 from .runtime.latch import contend
 from .runtime.report import report
 from .runtime.timers import check_seconds
@@ -61,6 +65,8 @@ FIRST_EXCEPTION = std.FIRST_EXCEPTION
 
 overdue = False
 _overdue.register(globals())
+
+CANCELLATIONS.append(std.CancelledError)
 
 
 class Waited(NamedTuple):
@@ -248,6 +254,17 @@ class Future(std.Future[T]):
                 raise TimeoutError(f"{self!r} is not done yet")
             settle((self,), timeout)
 
+    def _stay_behind(self, here: bool) -> None:
+        """In the child of a fork.  here: the work is the goroutine that forked, and may come to its end."""
+        self._condition = threading.Condition()  # another thread may have held the old one's lock
+        self._waiters: list[Any] = []
+        if here or self.done():
+            return
+        # Not by set_exception: what hangs on the future is for the parent to call.
+        self._done_callbacks: list[Any] = []
+        self._exception = GortError("this work stayed behind in the parent process: a fork takes along only the goroutine that forks")
+        self._state = std._base.FINISHED  # type: ignore[attr-defined]
+
     def _invoke_callbacks(self) -> None:
         # The standard one stops at the first callback that raises what is no Exception.  A callback that waits runs in
         # the work's goroutine and can be cancelled there; those who wait for the future come after it in the same row.
@@ -347,6 +364,7 @@ class Executor(std.Executor):
         self._sched = runtime._sched if runtime is not None else None
         # Re-entrant, so that a finalizer that submits in the middle of our few lines does not wait for itself.
         self._lock = threading.RLock()
+        _all.add(self)
         self._busy = 0  # goroutines that exist, or are about to
         self._queue: deque[_Work] = deque()  # what has no goroutine yet
         self._works: set[_Work] = set()  # all that has not ended
@@ -409,6 +427,19 @@ class Executor(std.Executor):
                         following.future.set_exception(exc)
             work = following
 
+    def _left_behind(self) -> None:
+        """In the child of a fork: work whose goroutine is not here, or has not begun, is the parent's."""
+        free(self._lock)
+        self._queue.clear()
+        for work in list(self._works):
+            work.future._stay_behind(work.g is not None and not work.g.done())
+        self._works = {work for work in self._works if not work.future.done()}
+        self._busy = len(self._works)
+        self._told = False
+        self._over = Chan()
+        if self._is_over():
+            self._over.close()
+
     def _is_over(self) -> bool:
         """True once: when it was shut down and all work has ended.  Under the lock."""
         if not self._shut or self._works or self._told:
@@ -448,3 +479,15 @@ class Executor(std.Executor):
         with self._lock:
             state = " shut down" if self._shut else ""
             return f"<gort.futures.Executor {self._busy} at work, {len(self._queue)} waiting{state}>"
+
+
+_all: WeakSet[Executor] = WeakSet()
+
+
+def _in_child() -> None:
+    for executor in list(_all):
+        executor._left_behind()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

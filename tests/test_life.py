@@ -179,9 +179,9 @@ def test_the_end_does_not_wait_for_what_cannot_notice(where: str, what: str) -> 
                 for _ in range(5): sleep(0.06)  # longer than the others are waited for
                 say("slow")
         def main():
-            settled(go(slow))
             go(endless)
             begun.wait()  # not gort's: so it starts on another machine
+            settled(go(slow))  # after it, so that slow does not stand on the machine that will be stuck
         {start}
         """,
         0,
@@ -559,6 +559,120 @@ def test_a_plain_thread_forks_beside_live_runtimes(thread: bool) -> None:
         """,
         0,
         "parked parked",
+    )
+
+
+def test_a_fork_beside_work_that_stays_behind() -> None:
+    """Broken: in the child a context, SingleFlight or Executor waits for a lock, a leader or work that is the parent's."""
+    check(
+        """
+        from gort import context
+        from gort.futures import Executor
+        class Key:
+            def __hash__(self): return 1
+            def __eq__(self, other):
+                if threading.current_thread() is holder:  # the look-up, with the lock of the SingleFlight held
+                    held.set()
+                    go_on.wait()
+                return self is other
+        held, go_on, begun = threading.Event(), threading.Event(), threading.Event()
+        flight, tree, key = SingleFlight(), context.with_cancel(context.background()), Key()
+        def leads():
+            begun.set()
+            Chan().recv()
+        def hold():
+            with tree._lock:
+                flight.do(Key(), int)
+        def main():
+            child = context.with_timeout(tree, 100)
+            settled(go(flight.do, key, leads))
+            begun.wait()
+            holder.start()
+            held.wait()
+            with Executor(max_workers=2) as own:
+                stopped = Chan()
+                called = []
+                works = [own.submit(stopped.recv_ok) for _ in range(3)]  # two at work, one in the queue
+                for work in works: work.add_done_callback(called.append)
+                own.submit(int).cancel()
+                while own._busy < 2 or any(work.running() for work in works[2:]): sleep(0.001)
+                pid = os.fork()
+                if not pid:
+                    assert child.err() is None and tree.cancel() and child.err() is not None
+                    assert flight.do(key, lambda: 5) == (5, False) and flight.do(Key(), lambda: 6) == (6, False)
+                    for work in works:
+                        assert "parent" in str(work.exception(0)) and work.done() and not called
+                    assert own.submit(lambda: 7).result() == 7
+                    assert list(own.map(abs, range(10))) == list(range(10))
+                    return "child"
+                stopped.close()
+            go_on.set()
+            assert status_of(pid) == 3 and [work.result() for work in works] == [(None, False)] * 3
+            return "parent"
+        holder = threading.Thread(target=hold)
+        name = run(main, procs=2)
+        say(name)
+        if name == "child": os._exit(3)
+        holder.join()
+        """,
+        0,
+        "child parent",
+    )
+
+
+def test_work_of_an_executor_forks() -> None:
+    """Broken: the work that forks goes on in the child, but its future, or the block around it, never ends there."""
+    check(
+        """
+        from gort.futures import Executor
+        def forks(own):
+            pid = os.fork()
+            if pid: return status_of(pid)
+            assert own.submit(int).running() is False  # it waits for our place
+            own.shutdown(wait=False, cancel_futures=True)
+            works()
+            say("child")
+        def main():
+            with Executor(max_workers=1) as own: return own.submit(forks, own).result()
+        say(run(main, procs=2))
+        """,
+        0,
+        "child 0",
+    )
+
+
+def test_goroutines_that_wait_for_what_the_end_cancels_are_no_news() -> None:
+    """Broken: a program that ends in order reports "errors" of goroutines that only met its end by way of others."""
+    check(
+        """
+        import asyncio
+        from gort import aio
+        from gort.futures import Executor
+        freed = threading.Event()
+        def ends_by(fn):
+            with Group() as g:
+                g.go(fn)
+                g.go(Chan().recv)
+        def holds(queued, other):
+            gs = [go(fn) for fn in (queued.result, lambda: gort.wait(queued), other.result, lambda: ends_by(queued.result),
+                                    lambda: ends_by(other.result), lambda: aio.run(asyncio.sleep(100)))]
+            settled(*gs)
+            told.close()
+            freed.wait()  # not gort's: those on this machine meet their own cancellation only after it
+        def main():
+            own = Executor(max_workers=1)
+            first = own.submit(Chan().recv)
+            queued = own.submit(int)
+            other = go(Chan().recv)
+            settled(other)
+            go(holds, queued, other)
+            while not told.closed: time.sleep(0.001)  # so that holds starts on another machine
+            other.cancel()
+            settled(other)
+            queued.add_done_callback(lambda _: freed.set())
+        told = Chan()
+        run(main, procs=2)
+        """
     )
 
 

@@ -36,7 +36,9 @@ The suspended greenlets are kept (`_left_behind`), for dropping the last referen
 ``finally`` blocks here.
 
 Locks.  Each one that lives in a module, or in a scheduler that is still used on the way out, may have been held by a
-thread that is gone: they are made anew.  The data they guard is changed by single operations of C code, which a fork
+thread that is gone: they are made anew (`free`).  What stands above the runtime and has such locks of its own, or
+knows of work that has stayed behind (a context, an Executor, a SingleFlight), does the same in a function that it
+registers with the system; it is called after ours, when every goroutine that is not here has ended.  The data they guard is changed by single operations of C code, which a fork
 does not cut in two (a free-threaded build stops all threads before it forks).
 
 Refused: to hold the locks over the fork, as logging does (a goroutine could not fork while another one is in the
@@ -123,7 +125,8 @@ class _NoPoller:
     close = wake
 
 
-def _free(lock: Any) -> None:
+def free(lock: Any) -> None:
+    """In the child: give back a lock that another thread held when the process forked."""
     if not (hasattr(lock, "_is_owned") and lock._is_owned()):  # by this thread: a signal handler forks
         lock._at_fork_reinit()
 
@@ -131,7 +134,7 @@ def _free(lock: Any) -> None:
 def _in_child() -> None:
     """First of all in the child, on its only thread."""
     for lock in (goroutine._joins, timers._claims, timers.resets, instance._lock):
-        _free(lock)
+        free(lock)
     overdue.forget()
     gcyield.forget()
     chance.forget()
@@ -199,7 +202,7 @@ def _forget_machine(m: Any, chain: list[Any], error: GortError) -> None:
         _leave_behind(m.solo, error)
     poller = m.poller
     if poller is not None:
-        _free(poller.lock)
+        free(poller.lock)
         descriptors = list(poller.descriptors.values())
         poller.descriptors.clear()
         poller.close()
@@ -216,9 +219,9 @@ def _forget_machine(m: Any, chain: list[Any], error: GortError) -> None:
 
 def _forget_scheduler(sched: Any, error: GortError) -> None:
     sched.orphaned = sched.closing = sched.closed = True
-    _free(sched.lock)
+    free(sched.lock)
     for p in sched.allp:
-        _free(p.timers.lock)
+        free(p.timers.lock)
         p.timers.heap.clear()
         p.m = p.keeper = None
     for queue in [sched.grq, *(p.lrq for p in sched.allp)]:

@@ -307,8 +307,8 @@ class Goroutine(Generic[T]):
         self._exc = exc
         if isinstance(exc, (Cancelled, GreenletExit, SystemExit)) or (sched is not None and sched.main is self):
             return  # `run` always asks main
-        if isinstance(exc, GoroutineCancelled) and sched is not None and sched.closing:
-            return  # it asked for the result of one that the end has cancelled, and would have been cancelled next
+        if sched is not None and sched.closing and consists_of(exc, tuple(CANCELLATIONS)):
+            return  # it asked for the result of what the end has cancelled, and would have been cancelled next
         if isinstance(exc, KeyboardInterrupt) and getattr(exc, "raised", False):
             return  # a Ctrl-C of gort's own making (interrupt.py): main is told as well
         label = self.describe()
@@ -317,6 +317,17 @@ class Goroutine(Generic[T]):
         except Exception:
             pass  # likewise; the report names the goroutine anyway
         self._unasked = Unasked(exc, label, sched)
+
+
+# What says that something was cancelled: code above the runtime adds what others' futures say.
+CANCELLATIONS: list[type[BaseException]] = [Cancelled, GreenletExit, GoroutineCancelled]
+
+
+def consists_of(exc: BaseException, kinds: Any) -> bool:
+    """Is it an exception of these classes, or an exception group of nothing else?"""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(consists_of(one, kinds) for one in exc.exceptions)
+    return isinstance(exc, kinds)
 
 
 def _cancelled_before_start(*args: Any, **kw: Any) -> None:

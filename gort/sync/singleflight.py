@@ -2,7 +2,7 @@
 
 The idea.  A dict from key to the call that is under way.  Who finds none there puts one in and makes the call (the
 *leader*); who finds one waits for its end and shares the outcome.  When a call has ended it is forgotten: this is no
-cache.
+cache.  In the child of a fork calls whose leader has stayed behind are no more.
 
 If the leader is cancelled in the middle, that is no outcome: it was meant for the leader alone.  Those who wait then
 ask again, and one of them becomes the leader.  (An exception of the function is an outcome, and is raised to all.)
@@ -16,14 +16,17 @@ Go has it in golang.org/x/sync/singleflight, with the same rules.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from greenlet import getcurrent
 
 from ..runtime import overdue as _overdue
+from ..runtime.fork import free
 from ..runtime.timers import check_seconds, deadline
 from ..runtime.wait import give_way
 from .errors import SyncError
@@ -62,6 +65,7 @@ class SingleFlight:
     def __init__(self) -> None:
         self._calls: dict[Hashable, _Call] = {}
         self._lock = threading.RLock()
+        _all.add(self)
 
     def do(self, key: Hashable, fn: Callable[[], T], timeout: float | None = None) -> tuple[T, bool]:
         """Call fn(), or wait for the call for this key that is under way; return (its value, was it shared?).
@@ -80,8 +84,8 @@ class SingleFlight:
         while True:
             with self._lock:
                 call = self._calls.get(key)
-                leads = call is None
-                if call is None:
+                leads = call is None or call.leader is None  # None: it has stayed behind, see below
+                if call is None or leads:
                     call = self._calls[key] = _Call(key, me)
                 else:
                     call.sharers += 1
@@ -130,3 +134,24 @@ class SingleFlight:
 
     def __repr__(self) -> str:
         return f"<SingleFlight {len(self._calls)} calls under way>"
+
+
+_all: WeakSet[SingleFlight] = WeakSet()
+
+
+def _in_child() -> None:
+    """After a fork: only calls that were made on the thread that forked will come to an end here."""
+    here = []
+    w: Any = getcurrent()
+    while w is not None:
+        here.append(w)
+        w = w.parent
+    for flight in list(_all):
+        free(flight._lock)
+        for call in list(flight._calls.values()):
+            if call.leader not in here:
+                call.leader = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
