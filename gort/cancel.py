@@ -99,7 +99,9 @@ def timeout(seconds: float | None) -> Timeout:
     `Goroutine.cancel` does it: it has not happened; ``finally`` blocks run.  A block that does not wait is not
     interrupted, and if it ends by itself no error is raised; ``as limit`` and `limit.expired` tell.  None: no limit;
     zero or less: nothing in the block waits.  On a plain thread too, which is interrupted in gort's operations only.
-    Go: context.WithTimeout.
+    Do not ``yield`` inside it: while a generator is suspended in the block, the limit is that of whoever runs the generator,
+    and their wait is given up with `Cancelled`.  (So it is with contexts, groups, and other libraries' like.)  Go:
+    context.WithTimeout.
     """
     return Timeout(seconds)
 

@@ -57,7 +57,7 @@ from .errors import Cancelled, Deadlock, GoroutineCancelled, GortError
 from .runtime import instance
 from .runtime import overdue as _overdue
 from .runtime.carrier import current
-from .runtime.goroutine import FAILED, Goroutine
+from .runtime.goroutine import FAILED, Goroutine, consists_of
 from .runtime.scope import Scope
 from .runtime.scope import owner as scope_owner
 from .runtime.wait import Ticket, give_way, park, ready, waiter
@@ -232,7 +232,7 @@ class Group(Place):
         w = owner = victims = None
         latch = self._hold()
         if self._children.pop(g, self) is None:
-            if error is not None and not (self._cancelled and isinstance(error, GoroutineCancelled)):
+            if error is not None and not (self._cancelled and consists_of(error, GoroutineCancelled)):
                 self._errors.append(error)
                 victims = self._cancel_locked()
             queue = self._queue
@@ -258,7 +258,7 @@ class Group(Place):
         if g._value is FAILED:
             if self._state is OPEN:
                 g._asked()  # the block's end reports it
-            self._leave(g, None if _is_cancellation(g._exc) else g._exc)
+            self._leave(g, None if consists_of(g._exc, (Cancelled, GreenletExit)) else g._exc)
         else:
             self._leave(g)
 
@@ -310,11 +310,18 @@ class Group(Place):
             outside.append(exc)  # or Cancelled, KeyboardInterrupt, GeneratorExit, SystemExit
             rest = None
         latch = self._hold()
-        if rest is not None and not (self._cancelled and isinstance(rest, GoroutineCancelled)):
+        if self._cancelled and rest is not None and consists_of(rest, GoroutineCancelled):
+            rest = None
+        if rest is not None and not self._is_childs_stop(rest):
             self._errors.append(exc)
         victims = self._cancel_locked()
         latch.append(None)
         self._cancel_all(victims)
+
+    def _is_childs_stop(self, exc: BaseException) -> bool:
+        """Is it what Python makes of a child's StopIteration that came out of `map`?  Then the child's error says it."""
+        cause = exc.__cause__
+        return isinstance(exc, RuntimeError) and isinstance(cause, StopIteration) and any(e is cause for e in self._errors)
 
     def _come_out(self, exc: BaseException | None, outside: list[BaseException]) -> bool:
         """What the with statement does: raise, let the body's exception pass (False), or swallow it (True)."""
@@ -399,11 +406,6 @@ class Group(Place):
         if ticket[1] is not None:
             return f"a place in a Group (limit {self._limit})"
         return f"the end of a Group ({self._alive} goroutines)"
-
-
-def _is_cancellation(exc: BaseException) -> bool:
-    """Is it a Cancelled, or an exception group of nothing else?"""
-    return all(isinstance(leaf, (Cancelled, GreenletExit)) for leaf in _leaves(exc))
 
 
 def _without_cancellations(exc: BaseException) -> BaseException | None:

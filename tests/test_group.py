@@ -956,3 +956,36 @@ class Forest:
         assert sorted(map(id, errors)) == sorted(map(id, self.raised))
         others = [leaf for leaf in leaves if not isinstance(leaf, (Bad, Cancelled))]
         assert not others, others
+
+
+@pytest.mark.parametrize("procs", [2])
+def test_the_shadow_of_a_cancellation_comes_out_of_an_inner_group(procs: int) -> None:
+    """Broken: a cancelled group reports an error, because in a shielded child another group met the cancellation."""
+
+    def main() -> None:
+        with Group() as g:
+            other = g.go(Chan().recv)
+
+            def inner() -> None:
+                with gort.shield(), Group() as within:
+                    within.go(other.result)
+
+            settle(g.go(inner), other)
+            g.cancel()
+
+    run(main, procs=procs)
+
+
+def test_a_stop_iteration_in_map_is_one_error() -> None:
+    """Broken: Python's rule that a generator raises no StopIteration makes two errors of one, or none."""
+
+    def stops(n: int) -> int:
+        raise StopIteration(n)
+
+    def main() -> None:
+        with Group() as g:
+            list(g.map(stops, [1]))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run(main)
+    assert [repr(error) for error in caught.value.exceptions] == ["StopIteration(1)"]

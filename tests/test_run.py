@@ -609,3 +609,36 @@ def test_main_starts_on_the_thread_that_called_run(jitter: None) -> None:
         over.append(1)
         for thread in threads:
             thread.join()
+
+
+def test_a_goroutine_closes_another_runtime(procs: int) -> None:
+    """Broken: while a goroutine waits for another runtime's end its machine stands still, and whoever that end needs."""
+
+    def main() -> None:
+        hold, begin = Chan(), Chan(1)
+        helper = go(lambda: (begin.recv(), hold.send(None)))
+
+        def clean_up() -> None:
+            try:
+                Chan().recv()
+            finally:
+                hold.recv()  # from a goroutine of the machine that closes
+
+        with gort.Runtime(1) as other:
+            g = other.go(clean_up)
+            while g.state != "waiting" or helper.state != "waiting":
+                sleep(0.001)
+            begin.send(None)
+        assert g.done()
+
+    run(main, procs=procs)
+
+
+def test_runtimes_close_each_other() -> None:
+    """Broken: goroutines of two runtimes that close each other's wait for each other for ever."""
+    a, b = gort.Runtime(1), gort.Runtime(1)
+    begun = gort.Barrier(2)
+    both = [a.go(lambda: (begun.wait(), b.close())), b.go(lambda: (begun.wait(), a.close()))]
+    a.close()
+    b.close()
+    assert all(g.done() for g in both)

@@ -25,6 +25,7 @@ from greenlet import getcurrent
 from ..errors import GortError, RuntimeClosed
 from . import chance, deadlock, gcyield, stacks, stats
 from . import overdue as _overdue
+from .blocking import blocking
 from .ending import Patience
 from .goroutine import Goroutine
 from .interrupt import Interrupt, deferral
@@ -125,13 +126,17 @@ class Runtime:
     def close(self) -> None:
         """Cancel its goroutines, wait until they and its threads have ended.  Twice does no harm.
 
-        Raises GortError if called from one of its own goroutines, which it would wait for.
+        In a goroutine of another runtime it parks; a cancellation waits for the end.  Raises GortError if called from
+        one of its own goroutines, which it would wait for.
         """
         m = _machine()
         if m is not None and m.sched is self._sched:
             raise GortError("a Runtime cannot be closed by one of its own goroutines: close it from where it was made")
         self._sched.begin_close()
-        self._sched.join_threads()
+        if m is None:
+            self._sched.join_threads()
+        else:
+            blocking(self._sched.join_threads)
         with _lock:
             if not self._gone and not self._sched.orphaned:
                 self._gone = True
