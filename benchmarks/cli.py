@@ -4,7 +4,7 @@ The tables go to stdout as Markdown, so `python -m benchmarks > RESULTS.md` make
 and messages go to stderr. The exit status is
 
     0   everything ran, nothing regressed, no goal was missed
-    1   a contender failed, --compare found a regression, or --targets found a goal missed
+    1   a contender failed, --compare found a regression or a number of gort's lost, or --targets found a goal missed
     2   the command cannot be carried out: one sentence says why
     130 stopped by Ctrl-C, after showing and saving what was measured until then
 
@@ -68,6 +68,7 @@ def _limit(text):
 def parser():
     found = _Parser(
         prog="python -m benchmarks",
+        allow_abbrev=False,  # the command is kept with the results, and read again by --compare
         description="Compare gort with the other ways to run many things at once in Python. Every contender "
         "runs in a process of its own; the contenders take turns. The tables go to stdout; what runs and the time "
         "left go to stderr, on a terminal for each process and in a log for each round.",
@@ -223,7 +224,7 @@ def show(options, found, text, old=None):
     if old is not None:
         comparison = compare.compare(old, found, all_workloads())
         print("\n" + compare.report(comparison, options.max_ratio), end="")
-        status = 1 if comparison.regressions(options.max_ratio) else status
+        status = 1 if comparison.regressions(options.max_ratio) or comparison.lost else status
     if problems:
         raise UsageError(" ".join(problems))
     if found.stopped:

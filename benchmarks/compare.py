@@ -16,14 +16,21 @@ build or another version of a library is compared, for CI gets what host there i
 
 A difference so small that no one could notice is no regression whatever its ratio: times below
 FLOOR_SECONDS and what workload.NEGLIGIBLE names are taken to be that.
+
+What the earlier results have and the new ones have not is named, for a comparison that grows smaller in silence ends
+as one of nothing. It is a failure as well where it is a number of the default gort's that this run ought to have had:
+one that failed, or one that nothing explains (a workload or a size that was taken out of the benchmarks). What
+explains an absence: the run was for other workloads, sizes or contenders (both files hold their command), it
+was stopped, the library is not installed, the machine too small.
 """
 
+import shlex
 import statistics
 from typing import NamedTuple
 
 from benchmarks import tables
 from benchmarks.contenders import UsageError, contender
-from benchmarks.results import Key
+from benchmarks.results import NOT_ALL_RUN, Key
 from benchmarks.workload import MORE_IS_BETTER, NEGLIGIBLE, TIMES
 
 MIN_RIVALS = 3
@@ -78,6 +85,8 @@ class Comparison(NamedTuple):
     machine: float
     changes: list[Change]
     differences: list[str]
+    absent: list[str]  # what only the earlier results have, as lines
+    lost: list[Key]  # those of it that are a failure
 
     def regressions(self, limit):
         return [change for change in self.changes if change.ratio > limit]
@@ -108,7 +117,68 @@ def compare(old, new, workloads):
     if not changes:
         raise UsageError("The two results have no number of gort's in common, so there is nothing to compare.")
     changes.sort(key=lambda change: -change.ratio)
-    return Comparison(machine, changes, differences(old.facts, new.facts))
+    missing = [key for key in _measured(old) if key not in _measured(new)]
+    lost = [key for key in missing if _is_lost(key, old, new, workloads)]
+    others = [key for key in missing if key not in lost]
+    return Comparison(machine, changes, differences(old.facts, new.facts), _absences(others, new), lost)
+
+
+def _measured(results):
+    """The keys that have numbers, in order."""
+    return {key: None for key, series in results.series.items() if series.metrics}
+
+
+def _options(facts):
+    """The options of a run's command that chose what was measured: name -> its value, "" if it has none."""
+    try:
+        words = shlex.split(facts["command"])
+    except ValueError:  # edited, so it tells nothing
+        return {"--contenders": "?"}
+    found = {}
+    for word, after in zip(words, [*words[1:], ""]):
+        name, equals, value = word.partition("=")
+        if name in ("--quick", "--targets"):
+            found[name] = ""
+        elif name in ("--only", "--contenders"):
+            found[name] = value if equals else after
+    return found
+
+
+def _is_lost(key, old, new, workloads):
+    """Whether the new results ought to have these numbers."""
+    if key in new.series and new.series[key].error:
+        return contender(key.contender).is_gort
+    before, now = _options(old.facts), _options(new.facts)
+    if key.contender != "gort" or "--contenders" in now:
+        return False
+    if "--targets" in before | now or ("--quick" in before) != ("--quick" in now):  # they have sizes of their own
+        return False
+    if "--only" in now and key.workload not in [name.strip() for name in now["--only"].split(",")]:
+        return False
+    if not new.rounds or any(reason.startswith(NOT_ALL_RUN) for reason in new.left_out):
+        return False
+    work = workloads.get(key.workload)
+    if work is None or key.point not in (work.quick if "--quick" in now else work.points):
+        return True
+    return not work.why_not(key.contender, key.point)
+
+
+def _absences(missing, new):
+    """What is absent as lines: whole workloads, whole contenders, and the rest one by one."""
+    workloads = dict.fromkeys(key.workload for key in missing if not new.points(key.workload))
+    there = {key.contender for key in new.series}
+    contenders = dict.fromkeys(key.contender for key in missing if key.contender not in there)
+    rest = {}
+    for key in missing:
+        if key.workload not in workloads and key.contender not in contenders:
+            failed = " (failed)" if key in new.series else ""
+            rest.setdefault(f"{key.workload}, {key.point}", []).append(key.contender + failed)
+    found = [f"{what}: {', '.join(names)}" for what, names in rest.items()]
+    if contenders:
+        found.insert(0, f"contenders: {', '.join(contenders)}")
+    if workloads:
+        found.insert(0, f"workloads: {', '.join(workloads)}")
+    return found
 
 
 def _change(key, metric, old, new, machine):
@@ -127,6 +197,12 @@ def report(comparison, limit):
         found += [*(f"- {difference}" for difference in comparison.differences), ""]
     if comparison.machine != 1.0:
         found += [f"The rivals now take {comparison.machine:.2f} times as long; that is divided out.", ""]
+    if comparison.absent:
+        found += ["The earlier results have what these have not, so it is not compared:", ""]
+        found += [*(f"- {line}" for line in comparison.absent), ""]
+    if comparison.lost:
+        found += ["Numbers of gort's that the earlier results have are lost:", ""]
+        found += [*(f"- {key.workload}, {key.point}: {key.contender}" for key in comparison.lost), ""]
     worse = comparison.regressions(limit)
     rows = [["workload", "point", "contender", "metric", "before", "now", "ratio"]]
     for change in worse or comparison.changes[:1]:

@@ -34,6 +34,7 @@ COLUMNS = {  # short, for there are many
 NO_RIVALS = ("gort-p1", "bare")
 TIE = 0.995  # from here on a ratio is shown as 1.00x
 NO_REASON = "no reason is known yet."
+NO_RIVAL_RAN = "Nothing can be told: nowhere in this run were gort and a rival both measured."
 HOW_TO_READ = (
     "gort's median and spread, and how many times gort's cost each contender's is. gort is as a user gets it by "
     "default, with as many Ps as CPUs. The limit is no library: greenlets that switch by hand, an epoll loop, a plain "
@@ -101,6 +102,23 @@ def _other(results, key, rival, metric):
     return tables.times(ratio), ratio is not None and ratio < TIE and rival not in NO_RIVALS
 
 
+def is_rival(name):
+    return not contender(name).is_gort and name not in NO_RIVALS
+
+
+def has_rivals(results):
+    """Whether somewhere gort and one of its rivals were both measured."""
+    measured = {}
+    for key, series in results.series.items():
+        if series.metrics:
+            measured.setdefault((key.workload, key.point), set()).add(key.contender)
+    return any(
+        any(contender(name).is_gort for name in names)
+        and any(is_rival(name) for name in names)
+        for names in measured.values()
+    )
+
+
 def losses(results, workloads):
     """Every workload, point and metric at which a rival is cheaper than gort; the largest loss first."""
     found = []
@@ -119,7 +137,7 @@ def _loss(results, key, metric):
     if (results.median(key, metric) or 0.0) < NEGLIGIBLE.get(metric, 0.0):
         return None
     for rival in results.contenders(key.workload):
-        if contender(rival).is_gort or rival in NO_RIVALS:
+        if not is_rival(rival):
             continue
         ratio = tables.cost_ratio(results, key._replace(contender=rival), key, metric)
         if ratio is not None and ratio < TIE and (best is None or ratio < best.ratio):
@@ -170,6 +188,6 @@ def report(results, workloads):
     found = losses(results, workloads)
     lines += ["", "## Where gort is not the cheapest", ""]
     if not found:
-        return [*lines, "Nowhere in this run." if table else "Nothing was measured that could tell."]
+        return [*lines, "Nowhere in this run." if has_rivals(results) else NO_RIVAL_RAN]
     lines += [HOW_TO_READ_LOSSES, "", *tables.aligned(loss_rows(results, workloads, found)), ""]
     return lines + [f"- {name}: {reason}" for name, reason in reasons(workloads, found)]

@@ -27,6 +27,7 @@ from benchmarks.contenders import UsageError, rank
 from benchmarks.workload import Point
 
 SCHEMA = 1
+NOT_ALL_RUN = "Not (or not all) run within"  # how what a budget left out begins
 
 
 class Key(NamedTuple):

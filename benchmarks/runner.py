@@ -25,7 +25,7 @@ from benchmarks import shape
 from benchmarks.child import LONG_ENOUGH
 from benchmarks.contenders import UsageError, contender, environment, interpreter, why_not
 from benchmarks.progress import Progress
-from benchmarks.results import Key, Results
+from benchmarks.results import NOT_ALL_RUN, Key, Results
 from benchmarks.workload import Point, Workload, workload
 
 CHILD_LIMIT = 180  # seconds after which a child shows its stacks and ends
@@ -71,6 +71,9 @@ def plan(workloads: list[Workload], only_contenders=None):
     left_out = list(dict.fromkeys(left_out))
     if not jobs:
         raise UsageError(" ".join(["None of these workloads has a contender that can run here.", *left_out]))
+    for name in dict.fromkeys(only_contenders or ()):
+        if not any(_chosen(work, [name]) for work in workloads):
+            left_out.append(f"None of these workloads has the contender {name}.")
     return jobs, left_out
 
 
@@ -122,7 +125,7 @@ def run(jobs, rounds, facts, left_out=(), budget=None, stream=None, run_job=None
                     progress.forget(job)
             results.rounds = number + 1
             if missed:
-                results.left_out.append(f"Not (or not all) run within {budget:.0f} s: {', '.join(missed)}.")
+                results.left_out.append(f"{NOT_ALL_RUN} {budget:.0f} s: {', '.join(missed)}.")
                 break
     except KeyboardInterrupt:
         results.stopped = True

@@ -187,6 +187,14 @@ def test_what_is_capped_is_left_out_in_one_sentence_a_workload(monkeypatch):
     ]
 
 
+def test_a_contender_asked_for_that_no_workload_has_is_named(monkeypatch):
+    # Broken: --contenders gort,pool shows a table without the pool, and not a word about it.
+    monkeypatch.setattr(runner, "why_not", lambda module: None)
+    jobs, left_out = runner.plan([workload("unbuffered"), workload("two-pairs")], ["gort", "pool", "gort-p7"])
+    assert {job.contender for job in jobs} == {"gort", "gort-p7"}
+    assert left_out == ["None of these workloads has the contender pool."]
+
+
 def jobs_of(*names):
     return [runner.Job("spawn", Point(1_000), name) for name in names]
 
@@ -352,6 +360,9 @@ def test_the_losses_are_all_rows_where_a_rival_is_cheaper_and_no_others():
     assert "| spawn and join, 1,000 goroutines | 4.00 us ±0% |         | 0.25x |   0.50x |  1.00x |" in text
     won = results_of({"gort": [1e-6], "asyncio": [2e-6]})
     assert overview.losses(won, all_workloads()) == [] and "Nowhere in this run." in cli.report(won, all_workloads())
+    for alone in ({"gort": [1.0]}, {"gort": [1.0], "gort-p1": [1.0], "bare": [0.5]}, {"asyncio": [1.0]}):
+        text = cli.report(results_of(alone), all_workloads())
+        assert "Nowhere in this run." not in text and "Nothing can be told" in text
     unsure = results_of({"gort": [1.0, 1.0, 1.0], "asyncio": [0.8, 0.9, 1.3]})
     assert [loss.close for loss in overview.losses(unsure, all_workloads())] == [True]
 
@@ -613,6 +624,50 @@ def test_compare_divides_out_what_the_machine_did():
     assert "| spawn" in compare.report(found, 1.25)
     with pytest.raises(UsageError, match="no number of gort's in common"):
         compare.compare(results_of({"gort": [1.0]}), results_of({"asyncio": [1.0]}), all_workloads())
+
+
+def test_what_only_the_earlier_results_have_is_named_and_a_failure_where_gort_lost_it(tmp_path, capsys):
+    # Broken: gort fails in a workload, or a workload is taken out, and --compare is green about what is left.
+    def saved(name, values, command="python -m benchmarks", workloads=("spawn", "unbuffered")):
+        found = Results({**FACTS, "command": command})
+        for work in workloads:
+            for contender in values:
+                found[Key(work, workload(work).points[0], contender)].add(reading(1.0))
+        found.rounds = 1
+        return found, tmp_path / name
+
+    def compared(new, old):
+        for found, path in (new, old):
+            results.write(path, found.as_json())
+        return cli.main(["--load", str(new[1]), "--compare", str(old[1])]), capsys.readouterr().out
+
+    old = saved("old.json", ("gort", "asyncio", "trio"))
+    status, text = compared(saved("new.json", ("gort", "asyncio", "trio")), old)
+    assert status == 0 and "not compared" not in text and "lost" not in text
+
+    status, text = compared(saved("new.json", ("gort", "asyncio")), old)
+    assert status == 0 and "- contenders: trio\n" in text and "lost" not in text  # not installed
+
+    for options in ("--only spawn", "--only=spawn,select", "--contenders gort"):
+        new = saved("new.json", ("gort",), f"python -m benchmarks {options}", ("spawn",))
+        status, text = compared(new, old)
+        assert status == 0 and "- workloads: unbuffered\n" in text and "lost" not in text
+
+    status, text = compared(saved("new.json", ("gort", "asyncio", "trio"), workloads=("spawn",)), old)
+    assert status == 1 and "are lost:\n\n- unbuffered, 50,000: gort\n" in text
+
+    failed = saved("new.json", ("gort", "asyncio", "trio"))
+    failed[0][Key("spawn", Point(1_000), "gort")].fail("no")
+    failed[0][Key("spawn", Point(1_000), "trio")].fail("no")
+    status, text = compared(failed, old)
+    assert status == 1 and "- spawn, 1,000: gort\n" in text and "- spawn, 1,000: trio (failed)\n" in text
+
+    other = saved("new.json", ("gort", "asyncio", "trio"), "python -m benchmarks --quick", ("spawn",))
+    assert compared(other, old)[0] == 0  # of other sizes
+    gone = saved("old.json", ("gort",))
+    gone[0][Key("sawing", Point(5), "gort")].add(reading(1.0))
+    status, text = compared(saved("new.json", ("gort",)), gone)
+    assert status == 1 and "- sawing, 5: gort\n" in text
 
 
 def facts_with(part, **changed):
