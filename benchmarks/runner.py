@@ -67,7 +67,7 @@ def plan(workloads: list[Workload], only_contenders=None):
                 else:
                     jobs.append(Job(work.name, point, name))
     for (name, cap), rivals in capped.items():
-        left_out.append(f"{name} is run up to {cap:,} only with {', '.join(rivals)}.")
+        left_out.append(workload(name).why_capped(cap, rivals))
     left_out = list(dict.fromkeys(left_out))
     if not jobs:
         raise UsageError(" ".join(["None of these workloads has a contender that can run here.", *left_out]))

@@ -85,6 +85,7 @@ class Workload:
     metrics    the metrics that are shown, the most important first
     gorts      the gort contenders; their function is contenders["gort"]
     caps       the largest x at which a contender is run, where more would be senseless
+    capped     for each x in caps the reason, as a clause: "10,000 threads need too much of the machine"
     warm       the point of the warm-up before the measurement; None: the function has its own
     repeat     repeat small work within the process until it has lasted long enough to be timed;
                False where the first time is the true one, as with memory
@@ -107,6 +108,7 @@ class Workload:
     metrics: tuple[str, ...] = ("time",)
     gorts: tuple[str, ...] = ("gort", "gort-p1")
     caps: dict[str, float] = field(default_factory=dict)
+    capped: dict[float, str] = field(default_factory=dict)
     warm: Callable[[Point], Point | None] = _tenth
     repeat: bool = True
     abandon: bool = False
@@ -139,10 +141,14 @@ class Workload:
     def is_capped(self, name, point):
         return point.x > self.caps.get(name, point.x)
 
+    def why_capped(self, cap, names):
+        """That the contenders of these names are run up to `cap` only, and why, as a sentence."""
+        return f"{self.name} is run up to {cap:,} only with {', '.join(names)}: {self.capped[cap]}."
+
     def why_not(self, name, point):
         """Why a contender is not run at a point, as a sentence; None if it is."""
         if self.is_capped(name, point):
-            return f"{self.name} is run with {name} up to {self.caps[name]:,} only."
+            return self.why_capped(self.caps[name], [name])
         free = available_bytes()
         if free is not None and (needed := self.bytes_each * point.n) > free:
             return f"{self.name} with {point} needs about {needed / 1e9:.0f} GB of free memory."

@@ -213,10 +213,8 @@ WORKLOADS = [
         reason=REASON,
         points=[Point(10_000, 10), Point(10_000, 100), Point(10_000, 1_000), Point(10_000, 5_000)],
         quick=[Point(4_000, 10), Point(4_000, 100)],
-        caps={
-            "threading": 1_000,
-            **dict.fromkeys(("gort-green", "asyncio-streams", "uvloop-streams", "trio"), 100),
-        },
+        caps={"threading": 1_000},
+        capped={1_000: "with 5,000 threads a request takes a millisecond, and a round a quarter of a minute"},
         warm=lambda point: None,
         repeat=False,
         needs=lambda point: too_many(point.size),

@@ -163,7 +163,6 @@ WORKLOADS = [
         points=[Point(100), Point(300)],
         quick=[Point(50), Point(100)],
         warm=lambda point: Point(20),
-        caps={"threading": 100, "trio": 100},
         contenders={
             "gort": in_gort,
             "asyncio": in_asyncio,
