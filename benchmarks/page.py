@@ -23,13 +23,13 @@ _STYLE = """
 :root { color-scheme: light dark;
   --page: #fcfcfb; --ink: #1b1b1a; --soft: #5d5d59; --rule: #deded9; --panel: #f3f3f0;
   --gort: #1565c0; --bare: #55554f; --rival: #b9b9b2; --lose: #b3261e;
-  --c-gort: #1565c0; --c-gort-other: #5e9bd8; --c-bare: #55554f; --c-asyncio: #b8570b; --c-uvloop: #967a00;
+  --c-gort: #1565c0; --c-gort-other: #5e9bd8; --c-gort-green: #0b8585; --c-bare: #55554f; --c-asyncio: #b8570b; --c-uvloop: #967a00;
   --c-asyncio-streams: #d98c52; --c-uvloop-streams: #b9a347;
   --c-gevent: #2c7d3f; --c-trio: #8a3fa8; --c-threading: #b3261e; --c-pool: #a8527c; }
 @media (prefers-color-scheme: dark) { :root {
   --page: #161615; --ink: #ecece8; --soft: #a3a39c; --rule: #3a3a37; --panel: #20201e;
   --gort: #64a8f0; --bare: #b4b4ac; --rival: #5c5c57; --lose: #f2857d;
-  --c-gort: #64a8f0; --c-gort-other: #3f78b5; --c-bare: #b4b4ac; --c-asyncio: #f09a4e; --c-uvloop: #d3b53b;
+  --c-gort: #64a8f0; --c-gort-other: #3f78b5; --c-gort-green: #3fb8b8; --c-bare: #b4b4ac; --c-asyncio: #f09a4e; --c-uvloop: #d3b53b;
   --c-asyncio-streams: #a8693a; --c-uvloop-streams: #8f7c2e;
   --c-gevent: #6cc183; --c-trio: #c58ae0; --c-threading: #f2857d; --c-pool: #e094ba; } }
 * { box-sizing: border-box; }
@@ -57,11 +57,13 @@ rect.gort { fill: var(--gort); } rect.bare { fill: var(--bare); } rect.rival { f
 .grid { stroke: var(--rule); stroke-width: .7; } .axis { stroke: var(--soft); stroke-width: .8; }
 .leader { stroke: var(--soft); stroke-width: .5; stroke-dasharray: 1.5 2; }
 .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
+.curve.second { stroke-dasharray: 6 3; } .curve.third { stroke-dasharray: 2 2.5; }
 """
 
 _HUES = (
     "gort",
     "gort-other",
+    "gort-green",
     "bare",
     "asyncio",
     "uvloop",
@@ -82,11 +84,14 @@ def _hue_rules():
     return "\n".join(rules) + "\n"
 
 
-def hue(name):
-    """The colour class of a contender in a curve."""
-    if name in _HUES:
-        return f"c-{name}"
-    return "c-gort-other"
+def hues(names):
+    """The classes of contenders in curves: a colour, and where several have it (other numbers of Ps) a dash as well."""
+    found = {}
+    for name in names:
+        colour = f"c-{name}" if name in _HUES else "c-gort-other"
+        same = sum(kind.startswith(colour + " ") for kind in found.values())
+        found[name] = f"{colour} {('', 'second', 'third')[min(same, 2)]}"
+    return {name: kind.strip() for name, kind in found.items()}
 
 
 def kind(name):
@@ -130,7 +135,7 @@ def curve_plot(results, work, metric):
     points = results.points(work.name)
     if not work.axis or len({point.x for point in points}) < 2:
         return ""
-    items = []
+    items, kinds = [], hues(results.contenders(work.name))
     for name in results.contenders(work.name):
         line = [
             (point.x, value)
@@ -138,7 +143,7 @@ def curve_plot(results, work, metric):
             if (value := results.median(Key(work.name, point, name), metric)) is not None
         ]
         if line:
-            items.append(svg.Curve(tables.label(work, name), line, hue(name)))
+            items.append(svg.Curve(tables.label(work, name), line, kinds[name]))
     if not any(y > 0 for item in items for _, y in item.points):
         return ""
     title = f"{tables.heading(work, metric)} against the number of {work.axis}"

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 WIDTH = 400
 LONGEST = 4.0
+LETTER = 6.2  # the width of a letter of a label on average, with something to spare: fonts differ
 
 
 class Bar(NamedTuple):
@@ -51,9 +52,15 @@ def _line(x1, y1, x2, y2, kind):
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
 
 
+def label_room(labels, least):
+    """The room that the longest of these labels needs beside a plot."""
+    return max(least, math.ceil(max(map(len, labels), default=0) * LETTER) + 8)
+
+
 def bars(items, description):
     """Horizontal bars with a whisker from the lowest to the highest round."""
-    row, left, room = 22, 126, WIDTH - 126 - 92
+    row, left = 22, label_room([item.label for item in items], 126)
+    room = WIDTH - left - 92
     longest, typical = max(item.value for item in items), statistics.median(item.value for item in items)
     if typical:  # else most are nothing, and no bar is too long beside them
         longest = min(longest, LONGEST * typical)
@@ -99,7 +106,8 @@ def spread_out(places, gap):
 
 def curves(items, description, x_name, y_text):
     """Lines over logarithmic axes, each named at its right end. `y_text` formats a tick."""
-    height, left, right, top, bottom = 240, 52, WIDTH - 104, 8, 204
+    height, left, top, bottom = 240, 52, 8, 204
+    right = WIDTH - label_room([item.label for item in items], 104)
     xs = [x for item in items for x, _ in item.points]
     ys = [y for item in items for _, y in item.points if y > 0]
     x_low, x_high = min(xs), max(xs)
@@ -139,7 +147,7 @@ def curves(items, description, x_name, y_text):
 
 def histogram(items, description, bucket_start, x_text):
     """One row a contender over a common logarithmic axis. items: (label, {bucket: count}, kind)."""
-    row, left, right = 46, 126, WIDTH - 8
+    row, left, right = 46, label_room([label for label, _, _ in items], 126), WIDTH - 8
     buckets = [bucket for _, counts, _ in items for bucket in counts]
     first, last = min(buckets), max(buckets) + 1
     width = (right - left) / (last - first)
