@@ -24,7 +24,7 @@ How the files depend on each other, each on those before it only:
 
 To add a workload, write a file in workloads/ and name it in workloads/__init__.py.
 
-To publish new results, on a quiet machine with all libraries installed (some 17 minutes on two CPUs):
+To publish new results, on a quiet machine with all libraries installed (some 18 minutes on two CPUs):
 
     python -m benchmarks --json results.json --html report.html > benchmarks/RESULTS.md
     python -m pytest tests/test_benchmarks.py -k readme        fails until the README quotes them, and prints its lines

@@ -23,6 +23,7 @@ from benchmarks.contenders import IDIOMS, UsageError, contender, left_behind
 from benchmarks.workload import all_workloads
 
 ROUNDS = 5
+MAX_RATIO = 1.25  # what --compare allows
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,7 +72,7 @@ def parser():
         allow_abbrev=False,  # the command is kept with the results, and read again by --compare
         description="Compare gort with the other ways to run many things at once in Python. Every contender "
         "runs in a process of its own; the contenders take turns. The tables go to stdout; what runs and the time "
-        "left go to stderr, on a terminal for each process and in a log for each round.",
+        "left go to stderr, on a terminal for each process and in a log each round and each minute.",
     )
     add = found.add_argument
     add("--list", action="store_true", help="name the workloads and their contenders, run nothing")
@@ -85,12 +86,18 @@ def parser():
     add("--html", type=_file, metavar="FILE", help="write a report with plots, one self-contained page")
     add("--load", type=_file, metavar="FILE", help="show saved results instead of measuring")
     add("--compare", type=_file, metavar="FILE", help="compare with saved results; exit 1 if gort has become slower")
-    add("--max-ratio", type=_limit, metavar="R", default=1.25, help="what --compare allows (default 1.25)")
+    add("--max-ratio", type=_limit, metavar="R", help=f"what --compare allows (default {MAX_RATIO:g})")
     return found
 
 
 def check(options):
     """UsageError for options that contradict each other, or name a file that cannot be written."""
+    given = [name for name, value in vars(options).items() if value]
+    for alone, companions in (("list", ()), ("code", ("only",))):
+        if alone in given and (others := [name for name in given if name not in (alone, *companions)]):
+            raise UsageError(f"--{alone} runs nothing: it cannot be used with --{others[0].replace('_', '-')}.")
+    if options.max_ratio and not options.compare:
+        raise UsageError("--max-ratio is what --compare allows: it cannot be used without it.")
     if options.load and (options.targets or options.only or options.contenders or options.rounds or options.quick):
         raise UsageError("--load shows saved results: it cannot be used with an option that says what to measure.")
     if options.targets and (options.contenders or options.compare):
@@ -156,6 +163,11 @@ def _names_in(code):
 def main(argv=None):
     """Run a command line; the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    if sys.stderr is None:  # closed by the shell; what is for it shall not stand among the tables
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
+    if sys.stdout is None:
+        print("Cannot print the tables: stdout is closed (> /dev/null hides them).", file=sys.stderr)
+        return 2
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no "±" shall show the rest
     try:
@@ -223,8 +235,9 @@ def show(options, found, text, old=None):
     status = 1 if found.failures() else 0
     if old is not None:
         comparison = compare.compare(old, found, all_workloads())
-        print("\n" + compare.report(comparison, options.max_ratio), end="")
-        status = 1 if comparison.regressions(options.max_ratio) or comparison.lost else status
+        limit = options.max_ratio or MAX_RATIO
+        print("\n" + compare.report(comparison, limit), end="")
+        status = 1 if comparison.regressions(limit) or comparison.lost else status
     if problems:
         raise UsageError(" ".join(problems))
     if found.stopped:
@@ -272,3 +285,7 @@ def write_files(options, found):
             except UsageError as error:
                 problems.append(str(error))
     return problems
+
+
+if __name__ == "__main__":  # python -m benchmarks.cli
+    sys.exit(main())

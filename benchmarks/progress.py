@@ -3,12 +3,15 @@
 The time left is the sum over the processes still to run of what each took when it last ran. Those
 that have not run yet are taken to need the mean of those that have; so from the second round on
 the estimate is a measurement. It is written to stderr: on a terminal over one line, again and again; into a file or
-a CI's log a line a round, for a line a process helps nobody there.
+a CI's log a line a round, and in between one a minute, for a line a process helps nobody there.
 """
 
 import os
 import sys
 import time
+
+
+LOG_EVERY = 60.0  # seconds between two lines within a round of a log
 
 
 class Progress:
@@ -22,14 +25,19 @@ class Progress:
         self._cost = {}
         self._done = 0
         self._started = 0.0
+        self._round, self._logged = "", 0.0
         self._on_terminal = hasattr(self._stream, "isatty") and self._stream.isatty()
 
     def start_round(self, number):
         """Round `number`, counted from 0, begins."""
+        self._round = f"round {number + 1} of {self._rounds}"
         if not self._on_terminal:
-            left = f", {self._words(self.left())}" if self._cost else ""
-            line = f"round {number + 1} of {self._rounds}: {len(self._jobs)} processes{left}"
-            print(line, file=self._stream, flush=True)
+            self._log(f"{len(self._jobs)} processes")
+
+    def _log(self, what):
+        left = f", {self._words(self.left())}" if self._cost else ""
+        print(f"{self._round}: {what}{left}", file=self._stream, flush=True)
+        self._logged = self._clock()
 
     def start(self, job, label):
         self._started = self._clock()
@@ -38,8 +46,11 @@ class Progress:
             self._write(f"{self._done + 1}/{total}  {self._words(self.left())}  {label}")
 
     def finish(self, job):
-        self._cost[job] = self._clock() - self._started
+        now = self._clock()
+        self._cost[job] = now - self._started
         self._done += 1
+        if not self._on_terminal and now - self._logged >= LOG_EVERY:
+            self._log(f"{job} has run")
 
     def forget(self, job):
         """That job will not run again (it has failed)."""

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -333,6 +334,22 @@ def test_in_a_log_progress_is_a_line_a_round():
     assert log.getvalue().splitlines() == [lines[0], f"{lines[1]}, 0:00 left", f"{lines[2]}, 0:00 left"]
 
 
+def test_in_a_log_progress_within_a_long_round_is_a_line_a_minute():
+    # Broken: a CI's log does not tell the time left until the first round is over, minutes later.
+    now, log = 0.0, io.StringIO()
+    line = Progress(list("abcdef"), 2, log, clock=lambda: now)
+    line.start_round(0)
+    for job in "abcdef":
+        line.start(job, job)
+        now += 25.0
+        line.finish(job)
+    assert log.getvalue().splitlines() == [
+        "round 1 of 2: 6 processes",
+        "round 1 of 2: c has run, 3:45 left",
+        "round 1 of 2: f has run, 2:30 left",
+    ]
+
+
 def test_why_a_child_failed():
     assert "out of memory" in runner.why_it_failed(-9, "")
     assert runner.why_it_failed(1, "Traceback ...\nValueError: no\n") == "ValueError: no"
@@ -603,6 +620,27 @@ def test_the_page_is_well_formed_and_self_contained():
     assert "python -m benchmarks --quick" in text and f"GIL {machine.gil_state()}" in text
 
 
+def test_every_curve_has_a_look_of_its_own_and_room_for_its_name():
+    # Broken: two curves cannot be told apart, or a long name ends at the page's edge.
+    names = ("gort", "gort-p1", "gort-p2", "gort-p4", "gort-green", "bare", "asyncio-streams", "uvloop", "gevent")
+    points = (Point(10_000, 10), Point(10_000, 100))
+    found = results_of({name: [1.0 + place] for place, name in enumerate(names)}, "server", points)
+    text = page.page(found, all_workloads())
+    root = ElementTree.fromstring(text.partition("\n")[2])
+    plots = [plot for plot in root.iter("svg") if plot.find(".//polyline") is not None]
+    assert plots
+    for plot in plots:
+        looks = [line.get("class") for line in plot.iter("polyline")]
+        assert len(set(looks)) == len(looks) == len(names)
+        assert all(f".{look.split()[1]} {{" in text for look in looks)  # each has its rule
+        for label in plot.iter("text"):
+            if (label.get("class") or "").startswith("name"):
+                assert float(label.get("x")) + len(label.text) * 6 <= svg.WIDTH, label.text
+    longest = svg.bars([svg.Bar("goroutines, as gort starts them", 1.0, 1.0, 1.0, "1", "gort")], "")
+    label = ElementTree.fromstring(longest).find(".//text")
+    assert float(label.get("x")) - len(label.text) * 6 >= 0
+
+
 def test_bars_are_broken_rather_than_flattening_all_others():
     def bar(name, value):
         return svg.Bar(name, value, value, value, name, "rival")
@@ -767,6 +805,11 @@ def test_a_goal_nobody_measured_does_not_pass():
         (["--compare", "no/such/file"], "Cannot read no/such/file"),
         (["--load", "no/such/file"], "Cannot read no/such/file"),
         (["--load", "x", "--quick"], "--load shows saved results"),
+        (["--max-ratio", "2"], "--max-ratio is what --compare allows"),
+        (["--list", "--json", "x"], "--list runs nothing: it cannot be used with --json."),
+        (["--list", "--only", "spawn"], "--list runs nothing: it cannot be used with --only."),
+        (["--code", "gort", "--max-ratio", "2"], "--code runs nothing: it cannot be used with --max-ratio."),
+        (["--qui"], "nrecognized arguments"),
         (["--load", ""], "expected the name of a file"),
         (["--json", "x", "--html", "./x"], "--json and --html name the same file"),
         (["--targets", "--contenders", "gort"], "--targets needs its own contenders"),
@@ -815,6 +858,35 @@ def test_an_interpreter_that_is_too_old_is_told_so():
     assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("The benchmarks need Python 3.11")
 
 
+@pytest.mark.parametrize("command", [["-m", "benchmarks"], ["benchmarks"], ["-m", "benchmarks.cli"]])
+def test_it_is_run_as_a_module_or_as_a_folder(command):
+    # Broken: `python benchmarks` ends with a traceback.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [*contenders.interpreter(), *command, "--only", "nothing"],
+        env=environment, cwd=CHECKOUT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("There is no workload 'nothing'.")
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="the command line is bash's")
+@pytest.mark.parametrize(
+    "redirection, status, out, err",
+    [
+        (">&-", 2, "", "Cannot print the tables: stdout is closed (> /dev/null hides them).\n"),
+        ("2>&- --only nothing", 2, "", ""),
+        ("| true", 1, "", ""),
+    ],
+)
+def test_a_closed_output_is_no_traceback(tmp_path, redirection, status, out, err):
+    # Broken: `| head -1` or `>&-` ends with a traceback, or what is for stderr stands in RESULTS.md.
+    results.write(tmp_path / "x.json", results_of({"gort": [1.0]}, points=[Point(n) for n in range(1, 3_000)]).as_json())
+    option = "" if "--only" in redirection else f"--load {tmp_path / 'x.json'}"
+    line = f'"{sys.executable}" -m benchmarks {option} {redirection}\nexit ${{PIPESTATUS[0]:-$?}}'
+    done = subprocess.run(["bash", "-c", line], env=contenders.environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
+
+
 def test_list_names_every_workload(capsys):
     assert cli.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -843,9 +915,9 @@ def run_pytest(tmp_path, *arguments, **variables):
 
 def test_in_pytest_nobody_is_credited_with_memory_that_was_there_and_variables_change_nothing(tmp_path):
     # Broken: the second contender in the process seems to need none; GORT_PROCS of the shell decides what gort is.
-    status, found, output = run_pytest(tmp_path, "-k", "parked and gort", GORT_PROCS="none")
+    status, found, output = run_pytest(tmp_path, "-k", "parked and gort and not p1", GORT_PROCS="none")
     assert status == 0, output
-    assert {each["group"] for each in found.values()} == {"parked 1,000", "parked 10,000"} and len(found) == 4
+    assert {each["group"] for each in found.values()} == {"parked 1,000", "parked 10,000"} and len(found) == 2
     assert not any("memory" in each["extra_info"] for each in found.values())
 
 
