@@ -167,10 +167,11 @@ def _absences(missing, new):
     """What is absent as lines: whole workloads, whole contenders, and the rest one by one."""
     workloads = dict.fromkeys(key.workload for key in missing if not new.points(key.workload))
     there = {key.contender for key in new.series}
-    contenders = dict.fromkeys(key.contender for key in missing if key.contender not in there)
+    missing_here = [key for key in missing if key.workload not in workloads]
+    contenders = dict.fromkeys(key.contender for key in missing_here if key.contender not in there)
     rest = {}
-    for key in missing:
-        if key.workload not in workloads and key.contender not in contenders:
+    for key in missing_here:
+        if key.contender not in contenders:
             failed = " (failed)" if key in new.series else ""
             rest.setdefault(f"{key.workload}, {key.point}", []).append(key.contender + failed)
     found = [f"{what}: {', '.join(names)}" for what, names in rest.items()]

@@ -689,7 +689,7 @@ def test_what_only_the_earlier_results_have_is_named_and_a_failure_where_gort_lo
     for options in ("--only spawn", "--only=spawn,select", "--contenders gort"):
         new = saved("new.json", ("gort",), f"python -m benchmarks {options}", ("spawn",))
         status, text = compared(new, old)
-        assert status == 0 and "- workloads: unbuffered\n" in text and "lost" not in text
+        assert status == 0 and "- workloads: unbuffered\n- contenders: asyncio, trio\n" in text and "lost" not in text
 
     status, text = compared(saved("new.json", ("gort", "asyncio", "trio"), workloads=("spawn",)), old)
     assert status == 1 and "are lost:\n\n- unbuffered, 50,000: gort\n" in text
