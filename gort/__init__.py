@@ -33,8 +33,8 @@ from .runtime.goroutine import Goroutine
 from .runtime.instance import Runtime, go, gomaxprocs, num_goroutine, run
 from .runtime.instance import current_stacks as stacks
 from .runtime.instance import current_stats as stats
+from .runtime.limits import num_cpu
 from .runtime.report import excepthook
-from .runtime.scheduler import num_cpu
 from .runtime.sleep import sleep
 from .runtime.wait import gosched
 from .selecting import recv, select, send

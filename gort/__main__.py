@@ -11,7 +11,7 @@ import greenlet
 
 from . import __version__, num_cpu
 from .runtime.goroutine import FREE_THREADED
-from .runtime.scheduler import default_max_threads, default_procs
+from .runtime.limits import default_max_threads, default_procs
 
 
 def main(argv: list[str] | None = None) -> int:

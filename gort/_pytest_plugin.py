@@ -46,7 +46,7 @@ from greenlet import getcurrent
 from .runtime import instance, stacks
 from .runtime.carrier import Carrier
 from .runtime.interrupt import _in_gort
-from .runtime.scheduler import check_procs
+from .runtime.limits import check_procs
 from .runtime.timers import check_seconds
 from .testing import GoroutineLeak
 from .testing import no_leaks as _no_leaks

@@ -11,7 +11,7 @@ comes at once, or an exception half-way, finds no ticket, and a ticket is claime
 its callback back: a program that looks at a long job with short time-outs must not fill the job's future.
 
 Deadlock.  Who completes a future that is not ours, the runtime can not know: such a wait counts as one that something
-outside may end (`_Wait.external`, see Scheduler.check_deadlock).  Our own futures are completed by goroutines, so they
+outside may end (`_Wait.external`, see runtime/deadlock.py).  Our own futures are completed by goroutines, so they
 do not count, and "all goroutines are asleep" is still noticed.
 
 Cancelling.  To cancel who waits does not cancel the future: others may want the result.
@@ -50,6 +50,7 @@ from .runtime.carrier import current
 from .runtime.fork import free
 from .runtime.goroutine import CANCELLATIONS, Goroutine
 from .runtime.latch import contend
+from .runtime.limits import check_procs
 from .runtime.report import report
 from .runtime.timers import check_seconds
 from .runtime.wait import Ticket, give_way, is_late, park, ready, waiter
@@ -357,7 +358,7 @@ class Executor(std.Executor):
 
     def __init__(self, max_workers: int | None = None, *, runtime: instance.Runtime | None = None) -> None:
         if max_workers is not None:
-            instance.check_procs(max_workers, "max_workers")
+            check_procs(max_workers, "max_workers")
         if runtime is not None and not isinstance(runtime, instance.Runtime):
             raise TypeError(f"runtime must be a gort.Runtime, not {type(runtime).__name__}")
         self._limit = max_workers
@@ -417,7 +418,7 @@ class Executor(std.Executor):
             if following.future.cancelled():
                 following.future.set_running_or_notify_cancel()
             elif following.sched.closing:
-                _cancel(following.future)  # as what has a goroutine and has not begun: see Scheduler.begin_close
+                _cancel(following.future)  # as what has a goroutine and has not begun: see runtime/closing.py
             else:
                 try:
                     following.launch()

@@ -27,6 +27,7 @@ from contextvars import copy_context
 from typing import Any, TypeVar
 
 from ..errors import ThreadLimit
+from . import surplus
 from .wait import ThreadWaiter, Ticket, park, ready, waiter
 
 T = TypeVar("T")
@@ -123,7 +124,7 @@ class Spares:
                     self.started += 1
                     break
             # Without our lock: the scheduler's comes first, where both are taken.
-            if not self.sched.dismiss_one():
+            if not surplus.dismiss_one(self.sched):
                 raise ThreadLimit(
                     f"a blocking call needs another thread, but all {limit} are in use: raise GORT_MAXTHREADS, "
                     "or bound how many calls go on at once (a Chan as semaphore, say)"

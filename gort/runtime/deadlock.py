@@ -43,7 +43,7 @@ from time import monotonic
 from typing import Any
 
 from ..errors import Deadlock
-from . import stacks
+from . import stacks, surplus
 from .goroutine import PENDING
 from .timers import INFINITY
 from .wait import ready_throw
@@ -88,13 +88,13 @@ def forget() -> None:
 def check(sched: Any) -> bool:
     """If nothing can ever wake anybody, tell main so.  True: ask again later, other threads may still wake somebody."""
     main = sched.main
-    if (main is None and sched.joiner is None) or sched.awake():
+    if (main is None and sched.joiner is None) or surplus.awake(sched):
         return False
     with _lock:
         others = [other for other in _schedulers if other is not sched and not other.closed]
     everybody = [sched, *others]
     with sched.lock:
-        if sched.awake():
+        if surplus.awake(sched):
             return False
         before = _moves(everybody)
         # The cheap questions first: there may be a million goroutines to ask.

@@ -30,7 +30,7 @@ class Patience:
     """The wait for one closing scheduler.
 
     In `run` two ask it: the hub of the thread's own machine, which must come back from its loop though one of its
-    goroutines waits for a call on a spare thread (`Scheduler.retire`); and then the thread itself.
+    goroutines waits for a call on a spare thread (`surplus.retire`); and then the thread itself.
     """
 
     def __init__(self, sched: Any, grace: float) -> None:

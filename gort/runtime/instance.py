@@ -26,11 +26,13 @@ from ..errors import GortError, RuntimeClosed
 from . import chance, deadlock, gcyield, stacks, stats
 from . import overdue as _overdue
 from .blocking import blocking
+from .closing import begin_close, join_threads
 from .ending import Patience
 from .goroutine import Goroutine
 from .interrupt import Interrupt, deferral
+from .limits import check_procs, default_max_threads, default_procs
 from .quit import Quit
-from .scheduler import Scheduler, check_procs, default_max_threads, default_procs
+from .scheduler import Scheduler
 from .wait import give_way, in_block, on_goroutine
 
 T = TypeVar("T")
@@ -132,11 +134,11 @@ class Runtime:
         m = _machine()
         if m is not None and m.sched is self._sched:
             raise GortError("a Runtime cannot be closed by one of its own goroutines: close it from where it was made")
-        self._sched.begin_close()
+        begin_close(self._sched)
         if m is None:
-            self._sched.join_threads()
+            join_threads(self._sched)
         else:
-            blocking(self._sched.join_threads)
+            blocking(join_threads, self._sched)
         with _lock:
             if not self._gone and not self._sched.orphaned:
                 self._gone = True
@@ -167,7 +169,7 @@ class _AtEnd:
         self.ready = self.m = self
 
     def append(self, _item: Any) -> None:
-        self.sched.begin_close()
+        begin_close(self.sched)
 
 
 def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any) -> T:
@@ -201,7 +203,7 @@ def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any
             sched.acquire_p(m)
             m.main_g = g
             m.hub.switch()  # comes back when this machine has ended
-        sched.join_threads(sched.patience_at_end)
+        join_threads(sched, sched.patience_at_end)
     finally:
         with _lock:
             if sched in _running:  # else this is the child of a fork that main made
@@ -339,9 +341,9 @@ def close_all() -> None:
     with _lock:
         schedulers = [sched for sched in deadlock.schedulers() if sched not in _running and not sched.closed]
     for sched in schedulers:
-        sched.begin_close()
+        begin_close(sched)
     for sched in schedulers:
-        sched.join_threads(Patience(sched, GRACE))
+        join_threads(sched, Patience(sched, GRACE))
     while _at_end:
         _at_end.pop()()
 

@@ -18,7 +18,7 @@ why without a GIL too).  A release too many makes one sleep end early, and is ot
 
 The P.  A machine gives its P to the scheduler before it sleeps, and remembers it (`last`).  When it wakes because one
 of its own started goroutines is ready, or because a timer of that P is due, it takes that P back if it is still idle,
-else any idle one, else it queues for one (`Scheduler.queue_for_p`), and those who hold one give way within a slice.
+else any idle one, else it queues for one (Scheduler.acquire_p), and those who hold one give way within a slice.
 If it was woken to run fresh work, a P has been put into `next` for it.
 """
 
@@ -29,26 +29,25 @@ from collections import deque
 from time import monotonic
 from typing import Any
 
-from greenlet import getcurrent
-
 from ..errors import Cancelled
-from . import overdue
+from . import overdue, stealing, surplus
 from .ages import EVERY, Ages
 from .carrier import TURN, Carrier, carry
-from .goroutine import FREE_THREADED, PENDING, Goroutine
+from .closing import may_end, next_wave
+from .delivery import Delivery
+from .goroutine import FREE_THREADED, Goroutine
 from .handoff import LIVELY, NEVER, Clock, Watch, key_of, ran_apart
 from .poller import Poller
 from .processor import Processor
 from .timers import INFINITY
-from .wait import FOREVER, Hub, Ticket
-
+from .wait import FOREVER, Hub
 
 KEEP = 4096  # idle carriers that a machine keeps for good: 30 MB
 HOLD = 1.5e-3  # seconds: sysmon sees in 0.3 ms what waits, and the first thread of a P needs 0.7 ms to come
 SLICE = 10e-3  # seconds that a goroutine may run, and a machine may keep a P, while others wait
 
 
-class Machine:
+class Machine(Delivery):
     """M."""
 
     __slots__ = (
@@ -131,14 +130,6 @@ class Machine:
         self.ready.appendleft(self.hub)
         if self.asleep:
             self.wake()
-
-    def request(self, g: Goroutine[Any] | None, exc: BaseException) -> None:
-        """Have an exception delivered to one of this machine's goroutines (None: to all of them)."""
-        if getattr(getcurrent(), "m", None) is self:
-            self.deliver(g, exc)
-        else:
-            self.mail.append((g, exc))
-            self.nudge()
 
     def live(self) -> int:
         """How many started goroutines it has."""
@@ -242,110 +233,6 @@ class Machine:
         except IndexError:
             return None
 
-    def deliver(self, g: Goroutine[Any] | None, exc: BaseException, again: bool = False) -> None:
-        """Raise exc in a goroutine of ours (None: Cancelled in all of them): now, if it waits or has given way, else
-        at its next blocking operation.  On this machine's own thread, so each is suspended or the one that runs.
-        """
-        if g is None and isinstance(exc, KeyboardInterrupt):
-            # Ctrl-C while the runtime closes: what still lives has been cancelled already, and does not end.
-            for carrier in list(self.carriers):
-                if carrier.g is not None:
-                    self.deliver(carrier.g, exc)
-            return
-        if g is None:
-            self._deliver_all()
-            return
-        carrier = g.carrier
-        if g._value is not PENDING:
-            return
-        shields = 0
-        if isinstance(exc, Cancelled):
-            scope = exc.scope
-            if scope is None:
-                if hasattr(g, "_cancelled") and not again:
-                    return
-                g._cancelled = True
-            elif not scope.active or exc.raised:
-                return
-            else:
-                shields = scope.shields
-        if hasattr(exc, "insists"):  # it was held back once: whoever asks again does not want to wait for the shield
-            g._held = [other for other in getattr(g, "_held", ()) if type(other) is not type(exc)]
-            shields = getattr(g, "_shields", 0)
-        if getattr(g, "_shields", 0) > shields:  # aimed at something outside a shield that it is in
-            g._held = [*getattr(g, "_held", ()), exc]
-        elif carrier.pending is not None:  # another is on its way: this one comes next
-            g._more = [*getattr(g, "_more", ()), exc]
-        else:
-            carrier.pending = exc
-            if not self._throw(carrier):
-                self.undelivered.append(carrier)
-
-    def _deliver_all(self) -> None:
-        # One pass over the ready queue for all of them, where `_throw` would search it for each.
-        ready = self.ready
-        queue = [ready.popleft() for _ in range(len(ready))]
-        gave_way = {w for w in queue if type(w) is Carrier and w.wait is None and w.g is not None}
-        for carrier in list(self.carriers):
-            g = carrier.g
-            if g is None or g.id > self.sched.wave:
-                continue
-            exc = Cancelled(f"{g.describe()} was cancelled: the main goroutine has ended, or its Runtime was closed")
-            if carrier not in gave_way or carrier.pending is not None or hasattr(g, "_cancelled") or getattr(g, "_shields", 0):
-                gave_way.discard(carrier)
-                self.deliver(g, exc)
-            else:
-                g._cancelled = True
-                carrier.pending = exc
-                self.throws.append((carrier, exc))
-        gave_way = {w for w in gave_way if w.pending is not None and w.g.id <= self.sched.wave}
-        ready.extend(w for w in queue if w not in gave_way)
-        if self.throws:
-            ready.append(self.hub)
-
-    def advance(self, carrier: Carrier) -> None:
-        """Its pending exception has been raised, or taken back: the next one, if there is one."""
-        carrier.pending = None
-        more = getattr(carrier.g, "_more", None)
-        while more:
-            exc = more.pop(0)
-            scope = getattr(exc, "scope", None)
-            if scope is None or (scope.active and not exc.raised):
-                carrier.pending = exc
-                self.undelivered.append(carrier)
-                return
-
-    def _throw(self, carrier: Carrier) -> bool:
-        """Have carrier.pending thrown, if the goroutine is suspended where nothing is lost by that."""
-        me = getcurrent()
-        for w in (carrier, carrier.inner):
-            if w is None or w is me or w.dead:
-                continue
-            ticket: Ticket | None = w.wait
-            if ticket is not None:
-                if ticket[0] is not w or not ticket[2].withdraw(ticket):
-                    continue  # what it waited for has happened: it must be told so
-            else:
-                try:
-                    self.ready.remove(w)  # it had given way
-                except ValueError:
-                    continue
-            self.throws.append((w, carrier.pending))
-            self.ready.append(self.hub)
-            return True
-        return False
-
-    def _retry(self) -> None:
-        """Throw what could not be thrown before, if its goroutine has given way since."""
-        self.undelivered = [
-            c
-            for c in self.undelivered
-            if c.pending is not None
-            and c.g is not None
-            and getattr(getattr(c.pending, "scope", None), "active", True)  # else: left by another goroutine, scope.py
-            and not self._throw(c)
-        ]
-
     def make(self) -> None:
         """The maker: the LRQ's turn has come when there was no idle carrier to stand there (see carrier.py)."""
         while self.alive:
@@ -420,7 +307,7 @@ class Machine:
                 w = exc = owner = None
                 continue
             if self.undelivered and (probed or len(self.undelivered) < 8):  # many: once a slice is enough
-                self._retry()
+                self.retry()
             if self.apart is not None:
                 self._step_apart()
                 continue
@@ -442,7 +329,7 @@ class Machine:
                 else:
                     self.poller.fire(self.poller.fetch(0))
             if sched.grq:
-                sched.take_batch(self, p)
+                stealing.take_batch(sched, p)
                 if self.p is not p:  # taken from us a moment ago: see handoff.py
                     sched.rescue(p)
                     continue
@@ -455,7 +342,7 @@ class Machine:
                 self.spun = False
                 ready.popleft().switch()
                 continue
-            if sched.steal(self, p):
+            if stealing.steal(sched, self, p):
                 if self.p is not p:
                     sched.rescue(p)
                 continue
@@ -463,9 +350,9 @@ class Machine:
                 self.trim()
                 continue  # work may have come meanwhile
             if sched.closing:
-                if sched.may_end(self):
+                if may_end(sched, self):
                     break
-                sched.next_wave()
+                next_wave(sched)
             if self.parked:
                 self.ages.note(now, self.parked)
             if not self._sleep(p):
@@ -490,7 +377,7 @@ class Machine:
         sched.release_p(self, p)  # stores asleep = True under the scheduler's lock
         # From here on others see us as idle, so work that is left after this line comes with a wake-up; what was left
         # before it is seen by the following look.
-        found = bool(self.mail or self.throws or sched.grq or (sched.closing and sched.may_end(self)) or sched.reports)
+        found = bool(self.mail or self.throws or sched.grq or (sched.closing and may_end(sched, self)) or sched.reports)
         if not found and not FREE_THREADED:
             found = bool(self.ready)
         elif not found:
@@ -503,10 +390,10 @@ class Machine:
         if not found:
             when = p.timers.next()
             if when == INFINITY:
-                patience = sched.patience(self)
+                patience = surplus.patience(sched, self)
                 if patience:
                     self.doze(patience)
-                if patience >= 0 and sched.retire(self):
+                if patience >= 0 and surplus.retire(sched, self):
                     return False
             else:
                 delay = when - monotonic()
@@ -596,4 +483,4 @@ class Machine:
         if self.poller is not None:
             self.poller.close()
         if self.sched.closing:
-            self.sched.next_wave()
+            next_wave(self.sched)

@@ -9,7 +9,7 @@ these is a single atomic operation, so the deque needs no lock, an item can be t
 
 `mark` is how a thief knows what has waited "a little": sysmon notes at each of its looks how long the LRQ was and
 how many goroutines its machine had started; what was there then and has not been started since has waited at least
-since that look (`Scheduler.overripe`).  No goroutine needs a time stamp.
+since that look (stealing.py).  No goroutine needs a time stamp.
 """
 
 from __future__ import annotations

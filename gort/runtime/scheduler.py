@@ -1,7 +1,9 @@
 """The scheduler: what the machines of one runtime share.
 
 The idea.  Machines run on their own as long as they have work (carrier.py, machine.py).  They come here for what
-needs more than one of them: Ps and who holds them, sleeping machines, the global run queue, stealing and the end.  All of that is under one lock, because all of it is rare.
+needs more than one of them: Ps and who holds them, sleeping machines, the global run queue, timers (here); stealing
+(stealing.py), machines too many (surplus.py) and the end (closing.py).  All of that is under one lock, because all of it
+is rare.
 
 Invariants (under `lock`).
 - Every P of `allp` is held by one machine (p.m), or promised to one (m.next, p.m), or in `idle`.
@@ -19,30 +21,25 @@ goroutines that their own machine starts within a microsecond, and where a gorou
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 from greenlet import getcurrent
 
-from ..errors import Cancelled, RuntimeClosed, ThreadLimit
-from . import chance, deadlock, ending
+from ..errors import RuntimeClosed, ThreadLimit
+from . import deadlock, ending, surplus
 from .blocking import Spares
-from .goroutine import FAILED, FREE_THREADED, Goroutine, next_id
+from .closing import all_ended, drop_fresh, may_end
+from .goroutine import Goroutine
 from .machine import Machine
 from .processor import Processor
 from .report import report
 from .sysmon import Sysmon
 from .thread import start_light
 from .timers import INFINITY, deadline, expire
-
-# Fresh work is stolen only when it has waited so long (seconds).  A machine starts a goroutine within a few
-# microseconds if it is free to; 50 us says it is not.  With a GIL a second machine hardly helps, so be slower.
-RIPE = 50e-6 if FREE_THREADED else 1e-3
-IDLE = 5.0  # seconds after which an idle machine too many ends
 
 
 class Scheduler:
@@ -105,7 +102,7 @@ class Scheduler:
                 return  # somebody has taken it meanwhile
             raise
         if self.closed and not self.ms:
-            self._drop_fresh()  # it closed while we were at it, and nobody is left to run it
+            drop_fresh(self)  # it closed while we were at it, and nobody is left to run it
 
     def rescue(self, p: Processor) -> None:
         """`go` put a goroutine on a P that another machine has taken meanwhile, and that may be idle by now."""
@@ -117,7 +114,7 @@ class Scheduler:
             self.grq.append(g)
             self.wake_for_work()
             if self.closed and not self.ms:
-                self._drop_fresh()
+                drop_fresh(self)
 
     def rescue_timers(self, p: Processor) -> None:
         """A machine put a timer on a P that was taken from it meanwhile, and that may be idle by now."""
@@ -198,100 +195,6 @@ class Scheduler:
     def attached(self, m: Machine) -> None:
         """A new machine's thread is up: take the P it was started for."""
         self.acquire_p(m)
-
-    def take_batch(self, m: Machine, p: Processor) -> bool:
-        """Move this P's share of the GRQ to its LRQ."""
-        n = len(self.grq)
-        if not n:
-            return False
-        moved = 0
-        for _ in range(min(n // len(self.allp) + 1, 1024)):
-            try:
-                p.lrq.append(self.grq.popleft())
-            except IndexError:
-                break
-            moved += 1
-        if len(self.grq) and self.idle and FREE_THREADED:
-            self.wake_for_work(force=True)
-        return moved > 0
-
-    # -- stealing -----------------------------------------------------------------------------------------------
-
-    def overripe(self, p: Processor, mark: tuple[Any, int, int, float], now: float) -> int:
-        """How many goroutines of this LRQ have waited since the mark was made."""
-        m, n, base, when = mark
-        if m is None or m is not p.m or now - when < RIPE:
-            return 0
-        return n - (m.started + p.taken - base)
-
-    def look_at(self, p: Processor, now: float) -> None:
-        """Note what stands in a P's LRQ now, so that one can tell later what still does."""
-        m = p.m
-        if m is not None:
-            if now - p.mark[3] >= RIPE:
-                p.older = p.mark
-            p.mark = (m, len(p.lrq), m.started + p.taken, now)
-
-    def ripe(self, p: Processor, now: float) -> int:
-        """How many goroutines may be stolen from this P."""
-        if not p.lrq:
-            return 0
-        return max(self.overripe(p, p.mark, now), self.overripe(p, p.older, now))
-
-    def steal(self, m: Machine, p: Processor) -> bool:
-        """Steal half of what waits too long at another P, beginning at a random one."""
-        allp = self.allp
-        if len(allp) == 1:
-            return False
-        if self._steal_round(p, allp):
-            return True
-        m.spins += 1
-        if not FREE_THREADED or m.spun or not any(other.lrq for other in allp):
-            return False
-        # Spin, boundedly: work that appeared just now may be ripe in a moment.  At most half as many as are busy.  Not if
-        # there is none, for while we spin our own goroutines that become ready wait.
-        with self.lock:
-            busy = len(allp) - len(self.idle) - self.spinning
-            if self.spinning * 2 >= busy:
-                return False
-            self.spinning += 1
-        try:
-            m.spun = True  # once, until there has been work again
-            now = monotonic()
-            for other in allp:
-                if other is not p and other.lrq:
-                    self.look_at(other, now)
-            sleep(RIPE)
-            return not m.ready and self._steal_round(p, allp)
-        finally:
-            with self.lock:
-                self.spinning -= 1
-
-    def _steal_round(self, p: Processor, allp: list[Processor]) -> bool:
-        for victim in allp:
-            if victim.lrq and victim is not p:
-                break
-        else:
-            return False  # as usual: in 0.1 us, where the rest takes 2
-        now = monotonic()
-        start = chance.pick(len(allp))
-        for victim in allp[start:] + allp[:start]:
-            if victim is p:
-                continue
-            n = min(len(victim.lrq) // 2 or 1, self.ripe(victim, now))  # of three one: the other two are a pair, perhaps
-            got = 0
-            while got < n:
-                try:
-                    p.lrq.append(victim.lrq.popleft())
-                except IndexError:
-                    break
-                got += 1
-            if got:
-                with self.lock:
-                    victim.taken += got
-                    p.stolen += got
-                return True
-        return False
 
     # -- Ps -----------------------------------------------------------------------------------------------------
 
@@ -394,17 +297,17 @@ class Scheduler:
                     self.sysmon.busy()
                 else:
                     # Woken for nothing (an old deadline of a P that somebody else has by now).
-                    if self.closing and self.may_end(m):
+                    if self.closing and may_end(self, m):
                         return False
                     self.idle_ms[m] = None
                     m.asleep = True
                     self._serve_forsaken()
             if m.asleep and (m.ready or m.throws or m.mail):
                 continue  # the last look before sleep: see machine.py
-            patience = self.patience(m) if m.asleep else -1
+            patience = surplus.patience(self, m) if m.asleep else -1
             if patience:
                 m.doze(patience)
-            if patience >= 0 and self.retire(m):
+            if patience >= 0 and surplus.retire(self, m):
                 return False
 
     def settle_p(self, m: Machine) -> bool:
@@ -492,116 +395,6 @@ class Scheduler:
         self.add_timer(deadline(seconds), entry, expire)
         return entry
 
-    # -- the end ------------------------------------------------------------------------------------------------
-
-    def begin_close(self) -> None:
-        """Cancel everything; the machines end when their last goroutine has."""
-        with self.lock:
-            if self.closing:
-                return
-            self.closing = True
-        self._drop_fresh()
-        if not self._cancel_all():
-            self._all_ended()
-
-    def _cancel_all(self) -> bool:
-        with self.lock:
-            self.wave = next_id()
-            machines = list(self.ms)
-        for m in machines:
-            m.request(None, Cancelled())
-            m.nudge()
-        return bool(machines)
-
-    def next_wave(self) -> None:
-        """The runtime closes, but some machine still has goroutines.
-
-        Those that a ``finally`` block started after the last wave was cancelled are left to do their work until all
-        of that wave have ended; then it is their turn.
-        """
-        wave = self.wave
-        late = False
-        for m in list(self.ms):
-            for carrier in list(m.carriers):
-                g = carrier.g
-                if g is not None:
-                    if hasattr(g, "_cancelled"):
-                        return
-                    late = True
-        with self.lock:
-            late = late and wave == self.wave
-        if late:
-            self._cancel_all()
-
-    def _drop_fresh(self) -> None:
-        for queue in [self.grq, self.backlog, *(p.lrq for p in self.allp)]:
-            while queue:
-                try:
-                    g = queue.popleft()
-                except IndexError:
-                    break
-                g.fail(Cancelled("cancelled before it started: the main goroutine has ended"), self)
-                g.finish_locked(FAILED)
-
-    def may_end(self, m: Machine) -> bool:
-        """May this machine end, now that the runtime closes?"""
-        p = m.p
-        return not (m.live() or m.ready or m.throws or m.mail or m.solo or self.grq or self.backlog or self.reports or (p and p.lrq))
-
-    # -- machines too many ----------------------------------------------------------------------------------------
-
-    def awake(self) -> int:
-        """How many machines do not sleep, as far as the lists tell."""
-        return len(self.ms) - len(self.idle_ms) - len(self.apart_asleep)
-
-    def patience(self, m: Machine) -> float:
-        """How many seconds a machine that has gone idle may sleep before it ends; -1: for ever.
-
-        As many as there are Ps stay.  An idle program with more wakes once for each of the others, and no more.
-        """
-        many = len(self.idle_ms) - len(self.allp)
-        if m.thread is None and self.closing and self.patience_at_end is not None:
-            return self.patience_at_end.delay
-        if many <= 0 or m.thread is None or m.live() or self.closing:
-            return -1
-        return IDLE if many <= 64 else 0
-
-    def dismiss_one(self) -> bool:
-        """End an idle machine without goroutines, because another thread is needed and the limit is reached.
-
-        It counts no longer, and ends when it wakes.  Not while there is fresh work, for which it may be just about to
-        wake: what is left on the GRQ after this finds its P idle, and another machine (`wake_for_work`).
-        """
-        with self.lock:
-            if self.grq or self.reports:
-                return False
-            for m in self.idle_ms:
-                if m.thread is None or m.live() or m.ready or m.mail or m.throws:
-                    continue
-                if any(p.keeper is m and p.m is None and p.timers.next() != INFINITY for p in self.allp):
-                    continue
-                del self.idle_ms[m]
-                del self.ms[m]
-                m.dismissed = True
-                m.wake()
-                return True
-        return False
-
-    def retire(self, m: Machine) -> bool:
-        """May m, which has been idle for long, end?  Then nobody can find it any more.  Else it goes on as woken."""
-        if m.thread is None:  # the machine of a `run` that closes
-            return self.patience_at_end is not None and self.patience_at_end.over()
-        with self.lock:
-            if m not in self.idle_ms or m.live() or m.ready or m.mail or m.throws or m.next is not None:
-                return False
-            if len(self.idle_ms) <= len(self.allp):
-                return False
-            if any(p.keeper is m and p.m is None and p.timers.next() != INFINITY for p in self.allp):
-                return False
-            del self.idle_ms[m]
-            del self.ms[m]
-            return True
-
     def detach(self, m: Machine) -> None:
         """A machine ends."""
         with self.lock:
@@ -621,36 +414,7 @@ class Scheduler:
             if self.reports and not last:
                 next(iter(self.ms)).nudge()
         if last:
-            self._all_ended()
-
-    def _all_ended(self) -> None:
-        self.closed = True
-        self.sysmon.stop()
-        self.spares.close()
-        self._drop_fresh()
-        self.ended.set()
-        while self.reports:
-            report(*self.reports.popleft())
-
-    def join_threads(self, patience: ending.Patience | None = None) -> None:
-        """Wait until every machine has ended and its thread is gone; but not for those that the patience ends for."""
-        if not self.ended.is_set():
-            with self.lock:
-                self.joiner = threading.get_ident()
-                self.sysmon.busy()  # somebody must look whether those that are left can end
-        try:
-            if patience is None:
-                ending.join_end(self)
-            elif not patience.wait() or patience.told:
-                if not self.closed:
-                    self._all_ended()
-                return
-        finally:
-            self.joiner = None
-        for thread in [*self.threads, *self.spares.threads(), self.sysmon.thread]:
-            if thread is not None and thread is not threading.current_thread() and thread.ident is not None:
-                thread.join()
-        self.threads.clear()
+            all_ended(self)
 
     # -- reports ------------------------------------------------------------------------------------------------
 
@@ -660,7 +424,7 @@ class Scheduler:
         if self.closed or not machines:
             return False
         self.reports.append((exc, label))
-        machines[0].nudge()  # should it be the last, and end just now: `_all_ended` reports
+        machines[0].nudge()  # should it be the last, and end just now: `all_ended` reports
         return True
 
     def start_reports(self) -> None:
@@ -670,42 +434,3 @@ class Scheduler:
             except IndexError:
                 return
             self.grq.append(Goroutine(report, (exc, label), {}, None, None, 0))
-
-
-
-def default_procs() -> int:
-    """GORT_PROCS, else the number of CPUs this process may use."""
-    text = os.environ.get("GORT_PROCS", "")
-    if text:
-        return check_procs(_int(text, "GORT_PROCS"), "GORT_PROCS")
-    return num_cpu()
-
-
-def num_cpu() -> int:
-    """How many CPUs this process may use.  Go: runtime.NumCPU."""
-    try:
-        return len(os.sched_getaffinity(0)) or 1
-    except AttributeError:
-        return os.cpu_count() or 1
-
-
-def default_max_threads() -> int:
-    """GORT_MAXTHREADS, else 10,000, as in Go."""
-    text = os.environ.get("GORT_MAXTHREADS", "")
-    return check_procs(_int(text, "GORT_MAXTHREADS"), "GORT_MAXTHREADS") if text else 10_000
-
-
-def _int(text: str, name: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{name} must be a whole number, not {text!r}") from None
-
-
-def check_procs(n: Any, name: str = "procs") -> int:
-    """Give n back if it can be a number of Ps."""
-    if not isinstance(n, int) or isinstance(n, bool):
-        raise TypeError(f"{name} must be a whole number, not {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"{name} must be at least 1, not {n}")
-    return n

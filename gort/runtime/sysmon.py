@@ -28,7 +28,7 @@ import threading
 from time import monotonic
 from typing import Any
 
-from . import deadlock, gilshare, handoff, overdue
+from . import deadlock, gilshare, handoff, overdue, stealing
 from .goroutine import FREE_THREADED
 from .machine import SLICE
 from .stats import trace_line
@@ -212,9 +212,9 @@ class Sysmon:
             elif still and prompt and m.watch.lazy:
                 happened = True  # it seems to have begun to block: look again soon
             if p.lrq and sched.idle:
-                if sched.ripe(p, now) and (FREE_THREADED or (gil_free and m.probed) or m.stuck or still >= 2 * SLICE):
+                if stealing.ripe(p, now) and (FREE_THREADED or (gil_free and m.probed) or m.stuck or still >= 2 * SLICE):
                     happened |= sched.wake_for_work(force=True)
-            sched.look_at(p, now)
+            stealing.look_at(p, now)
         if sched.grq and sched.idle:
             # It has been there since the last look, and every machine that runs has been probed since then.
             if self.grq_seen and (FREE_THREADED or gil_free or self.grq_seen >= 2):

@@ -1,0 +1,113 @@
+"""The end of a runtime: everybody is cancelled, and the machines end when their last goroutine has.
+
+The idea.  To close is to drop what has not started and to cancel what has.  Nothing is broken off: goroutines run their
+``finally`` blocks, which may wait, and may start goroutines.  Those are of the next *wave*: they are cancelled when all
+of the wave before have ended, and so on, until nobody is left.  A machine ends when it has nothing to run and nothing
+is left for it (`may_end`); the last one to end closes the runtime (`all_ended`).
+
+Ordering.  `closing` is set under the lock before anything is dropped, and who puts a goroutine on the GRQ looks at
+`closed` after that (Scheduler.inject, rescue): so a goroutine that comes late is found by a machine, or dropped by
+whoever brought it.
+
+For how long the end waits for those that do not notice it is ending.py's matter.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from ..errors import Cancelled
+from . import ending
+from .goroutine import FAILED, next_id
+from .report import report
+
+
+def begin_close(sched: Any) -> None:
+    """Cancel everything; the machines end when their last goroutine has."""
+    with sched.lock:
+        if sched.closing:
+            return
+        sched.closing = True
+    drop_fresh(sched)
+    if not _cancel_all(sched):
+        all_ended(sched)
+
+
+def _cancel_all(sched: Any) -> bool:
+    with sched.lock:
+        sched.wave = next_id()
+        machines = list(sched.ms)
+    for m in machines:
+        m.request(None, Cancelled())
+        m.nudge()
+    return bool(machines)
+
+
+def next_wave(sched: Any) -> None:
+    """The runtime closes, but some machine still has goroutines.
+
+    Those that a ``finally`` block started after the last wave was cancelled are left to do their work until all
+    of that wave have ended; then it is their turn.
+    """
+    wave = sched.wave
+    late = False
+    for m in list(sched.ms):
+        for carrier in list(m.carriers):
+            g = carrier.g
+            if g is not None:
+                if hasattr(g, "_cancelled"):
+                    return
+                late = True
+    with sched.lock:
+        late = late and wave == sched.wave
+    if late:
+        _cancel_all(sched)
+
+
+def drop_fresh(sched: Any) -> None:
+    for queue in [sched.grq, sched.backlog, *(p.lrq for p in sched.allp)]:
+        while queue:
+            try:
+                g = queue.popleft()
+            except IndexError:
+                break
+            g.fail(Cancelled("cancelled before it started: the main goroutine has ended"), sched)
+            g.finish_locked(FAILED)
+
+
+def may_end(sched: Any, m: Any) -> bool:
+    """May this machine end, now that the runtime closes?"""
+    p = m.p
+    return not (m.live() or m.ready or m.throws or m.mail or m.solo or sched.grq or sched.backlog or sched.reports or (p and p.lrq))
+
+
+def all_ended(sched: Any) -> None:
+    sched.closed = True
+    sched.sysmon.stop()
+    sched.spares.close()
+    drop_fresh(sched)
+    sched.ended.set()
+    while sched.reports:
+        report(*sched.reports.popleft())
+
+
+def join_threads(sched: Any, patience: ending.Patience | None = None) -> None:
+    """Wait until every machine has ended and its thread is gone; but not for those that the patience ends for."""
+    if not sched.ended.is_set():
+        with sched.lock:
+            sched.joiner = threading.get_ident()
+            sched.sysmon.busy()  # somebody must look whether those that are left can end
+    try:
+        if patience is None:
+            ending.join_end(sched)
+        elif not patience.wait() or patience.told:
+            if not sched.closed:
+                all_ended(sched)
+            return
+    finally:
+        sched.joiner = None
+    for thread in [*sched.threads, *sched.spares.threads(), sched.sysmon.thread]:
+        if thread is not None and thread is not threading.current_thread() and thread.ident is not None:
+            thread.join()
+    sched.threads.clear()

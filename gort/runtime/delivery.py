@@ -1,0 +1,161 @@
+"""Delivery: how an exception from outside (a cancellation, Ctrl-C) reaches a goroutine.
+
+The idea.  Only its own thread can switch to a greenlet, so only its machine can raise something in a goroutine: who
+wants that leaves it in the machine's mail (`request`).  The machine, in its hub, looks at the goroutine, which is then
+suspended, or is the one that asks:
+
+- it waits, and its ticket can be withdrawn: what it waited for has not happened, so the exception is thrown there;
+- it has given way: likewise, for nothing is lost by that;
+- else what it waited for has happened and it must be told so: the exception stays *pending*, and is raised at its next
+  blocking operation (wait.waiter), or by `retry` when it has given way since.
+
+One exception is pending at a time.  What comes meanwhile queues up (`_more`), and what a shield keeps out is held
+(`_held`) until the shield's end delivers it again.
+
+Invariants.  A goroutine's own cancellation is delivered once (`_cancelled`).  A scope's is dropped when its block has
+ended or it has been raised.  An exception is thrown by the hub and nowhere else: it is in `throws` from the moment at
+which the goroutine can no longer be woken otherwise.
+
+A part of the machine, in a file of its own: the methods are Machine's, and the data too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from greenlet import getcurrent
+
+from ..errors import Cancelled
+from .carrier import Carrier
+from .goroutine import PENDING, Goroutine
+from .wait import Ticket
+
+
+class Delivery:
+    """What a machine does with exceptions that are meant for its goroutines."""
+
+    __slots__ = ()
+
+    carriers: set[Carrier]
+    hub: Any
+    mail: deque[Any]
+    ready: Any
+    sched: Any
+    throws: deque[Any]
+    undelivered: list[Carrier]
+
+    def nudge(self) -> None:
+        raise NotImplementedError
+
+    def request(self, g: Goroutine[Any] | None, exc: BaseException) -> None:
+        """Have an exception delivered to one of this machine's goroutines (None: to all of them)."""
+        if getattr(getcurrent(), "m", None) is self:
+            self.deliver(g, exc)
+        else:
+            self.mail.append((g, exc))
+            self.nudge()
+
+    def deliver(self, g: Goroutine[Any] | None, exc: BaseException, again: bool = False) -> None:
+        """Raise exc in a goroutine of ours (None: Cancelled in all of them): now, if it waits or has given way, else
+        at its next blocking operation.  On this machine's own thread, so each is suspended or the one that runs.
+        """
+        if g is None and isinstance(exc, KeyboardInterrupt):
+            # Ctrl-C while the runtime closes: what still lives has been cancelled already, and does not end.
+            for carrier in list(self.carriers):
+                if carrier.g is not None:
+                    self.deliver(carrier.g, exc)
+            return
+        if g is None:
+            self._deliver_all()
+            return
+        carrier = g.carrier
+        if g._value is not PENDING:
+            return
+        shields = 0
+        if isinstance(exc, Cancelled):
+            scope = exc.scope
+            if scope is None:
+                if hasattr(g, "_cancelled") and not again:
+                    return
+                g._cancelled = True
+            elif not scope.active or exc.raised:
+                return
+            else:
+                shields = scope.shields
+        if hasattr(exc, "insists"):  # it was held back once: whoever asks again does not want to wait for the shield
+            g._held = [other for other in getattr(g, "_held", ()) if type(other) is not type(exc)]
+            shields = getattr(g, "_shields", 0)
+        if getattr(g, "_shields", 0) > shields:  # aimed at something outside a shield that it is in
+            g._held = [*getattr(g, "_held", ()), exc]
+        elif carrier.pending is not None:  # another is on its way: this one comes next
+            g._more = [*getattr(g, "_more", ()), exc]
+        else:
+            carrier.pending = exc
+            if not self._throw(carrier):
+                self.undelivered.append(carrier)
+
+    def _deliver_all(self) -> None:
+        # One pass over the ready queue for all of them, where `_throw` would search it for each.
+        ready = self.ready
+        queue = [ready.popleft() for _ in range(len(ready))]
+        gave_way = {w for w in queue if type(w) is Carrier and w.wait is None and w.g is not None}
+        for carrier in list(self.carriers):
+            g = carrier.g
+            if g is None or g.id > self.sched.wave:
+                continue
+            exc = Cancelled(f"{g.describe()} was cancelled: the main goroutine has ended, or its Runtime was closed")
+            if carrier not in gave_way or carrier.pending is not None or hasattr(g, "_cancelled") or getattr(g, "_shields", 0):
+                gave_way.discard(carrier)
+                self.deliver(g, exc)
+            else:
+                g._cancelled = True
+                carrier.pending = exc
+                self.throws.append((carrier, exc))
+        gave_way = {w for w in gave_way if w.pending is not None and w.g.id <= self.sched.wave}
+        ready.extend(w for w in queue if w not in gave_way)
+        if self.throws:
+            ready.append(self.hub)
+
+    def advance(self, carrier: Carrier) -> None:
+        """Its pending exception has been raised, or taken back: the next one, if there is one."""
+        carrier.pending = None
+        more = getattr(carrier.g, "_more", None)
+        while more:
+            exc = more.pop(0)
+            scope = getattr(exc, "scope", None)
+            if scope is None or (scope.active and not exc.raised):
+                carrier.pending = exc
+                self.undelivered.append(carrier)
+                return
+
+    def _throw(self, carrier: Carrier) -> bool:
+        """Have carrier.pending thrown, if the goroutine is suspended where nothing is lost by that."""
+        me = getcurrent()
+        for w in (carrier, carrier.inner):
+            if w is None or w is me or w.dead:
+                continue
+            ticket: Ticket | None = w.wait
+            if ticket is not None:
+                if ticket[0] is not w or not ticket[2].withdraw(ticket):
+                    continue  # what it waited for has happened: it must be told so
+            else:
+                try:
+                    self.ready.remove(w)  # it had given way
+                except ValueError:
+                    continue
+            self.throws.append((w, carrier.pending))
+            self.ready.append(self.hub)
+            return True
+        return False
+
+    def retry(self) -> None:
+        """Throw what could not be thrown before, if its goroutine has given way since."""
+        self.undelivered = [
+            c
+            for c in self.undelivered
+            if c.pending is not None
+            and c.g is not None
+            and getattr(getattr(c.pending, "scope", None), "active", True)  # else: left by another goroutine, scope.py
+            and not self._throw(c)
+        ]
