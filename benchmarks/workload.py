@@ -90,7 +90,8 @@ class Workload:
     repeat     repeat small work within the process until it has lasted long enough to be timed;
                False where the first time is the true one, as with memory
     abandon    end the process as soon as the meter has been left: to tidy up would take longer than the work
-    bytes_each memory that each of n needs, so that a point that does not fit is left out
+    bytes_each memory that each of n needs: a point that does not fit is left out, and the child finds it beforehand
+    lean       the same of contenders that need far less
     labels     names in the tables where the contender's own would mislead ("bare": "plain loop")
     headings   names of metrics where those of METRICS would mislead ("p50": "distance from the deadline, median")
     reason     why gort is not the cheapest here, where it is not: a sentence for the reports
@@ -113,6 +114,7 @@ class Workload:
     repeat: bool = True
     abandon: bool = False
     bytes_each: int = 0
+    lean: dict[str, int] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     headings: dict[str, str] = field(default_factory=dict)
     reason: str = ""
@@ -138,6 +140,9 @@ class Workload:
         sizes = dict.fromkeys(f"{point.size:,g}" for point in points if point.size is not None)
         return text.format(n=" and ".join(numbers), size=" and ".join(sizes))
 
+    def bytes_needed(self, name, point):
+        return self.lean.get(name, self.bytes_each) * point.n
+
     def is_capped(self, name, point):
         return point.x > self.caps.get(name, point.x)
 
@@ -150,7 +155,7 @@ class Workload:
         if self.is_capped(name, point):
             return self.why_capped(self.caps[name], [name])
         free = available_bytes()
-        if free is not None and (needed := self.bytes_each * point.n) > free:
+        if free is not None and (needed := self.bytes_needed(name, point)) > free:
             return f"{self.name} with {point} needs about {needed / 1e9:.0f} GB of free memory."
         return self.needs(point)
 

@@ -157,11 +157,10 @@ WORKLOADS = [
         abandon=True,
         reason="A goroutine has a stack, a coroutine has none: the first start of a greenlet maps 16 KiB for its "
         "Python frames, and while it waits it keeps what it uses of them and of the C stack. The limit is what greenlets "
-        "alone cost of that. Of a million each costs more than of 100,000: in a profile half of the time is the kernel's, "
-        "which clears two new pages for each (slower still in a virtual machine whose host must find them first), and a "
-        "tenth the garbage collector's, which walks all that are there again and again; that alone doubles what "
-        "asyncio's tasks cost.",
+        "alone cost of that. Of a million each costs more than of 100,000: the garbage collector walks all that are there "
+        "again and again, which doubles what asyncio's tasks cost, and the kernel clears two new pages for each.",
         bytes_each=9_000,
+        lean=dict.fromkeys(("asyncio", "uvloop"), 1_500),
         contenders={
             "gort": in_gort,
             "bare": in_bare,
