@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import context, futures
 from . import signal as signal  # not in __all__: "from gort import *" must not hide the standard one
 from ._version import VERSION as __version__
+from .awaiting import wait
 from .cancel import shield, timeout
 from .chan import Chan
 from .errors import (
@@ -23,7 +24,6 @@ from .errors import (
     WouldBlockScheduler,
 )
 from .files import open
-from .futures import wait
 from .group import Group
 from .runtime import fork as _fork  # noqa: F401  (for what it does in the child of a fork)
 from .runtime import report as _report

@@ -37,8 +37,8 @@ from contextvars import Context, copy_context
 from time import monotonic
 from typing import Any, TypeVar
 
+from .awaiting import settle
 from .errors import GortError, ThreadLimit
-from .futures import settle
 from .runtime import deadlock, instance
 from .runtime.goroutine import CANCELLATIONS, Goroutine
 from .runtime.scope import Shield
