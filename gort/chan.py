@@ -430,7 +430,7 @@ class Chan(Generic[T]):
     def give_back(self, ticket: Ticket) -> None:
         """A plain thread was interrupted after it had been handed a value: put that back at the head."""
         if len(ticket) != 5:
-            return  # a sender's: its value has gone where it should
+            return  # a sender's: its value has gone where it should (a select's: see there)
         self._lock()
         found = self._first(self._recvq)
         if found is not None:

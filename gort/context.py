@@ -149,6 +149,11 @@ class _Done(Chan[Any]):
         self.prepare()
         return super().try_recv()
 
+    @property
+    def closed(self) -> bool:
+        self.prepare()
+        return self._closed
+
     def prepare(self) -> None:
         if not self._closed and self.ctx._look() is None:
             self.ctx._keep_time()
@@ -464,8 +469,6 @@ class CancelContext(Context):
                 raise
             if end is not None:
                 done.tell(end)
-        else:
-            done.prepare()  # for who only looks whether it is closed
         return done
 
 

@@ -25,15 +25,13 @@ from types import FrameType
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from greenlet import GreenletExit
-
 from .awaiting import ALL, ANY, FIRST_EXCEPTION, Future, Waited, wait
 from .chan import Chan
-from .errors import Cancelled, GoroutineCancelled, GortError
+from .errors import GoroutineCancelled, GortError
 from .runtime import instance
 from .runtime.carrier import current
 from .runtime.fork import free
-from .runtime.goroutine import Goroutine
+from .runtime.goroutine import Goroutine, errors_of
 from .runtime.limits import check_procs
 from .runtime.report import report
 from .sync.ending import on_end
@@ -46,7 +44,7 @@ T = TypeVar("T")
 class _Work:
     """One piece of work: a function and its future, and the goroutine that it becomes."""
 
-    __slots__ = ("args", "code", "ctx", "executor", "fn", "future", "g", "kw", "lasti", "sched", "started")
+    __slots__ = ("args", "code", "ctx", "executor", "fn", "future", "g", "kw", "lasti", "late", "sched", "started")
 
     def __init__(self, executor: Executor, sched: Any, fn: Any, args: Any, kw: Any, frame: FrameType) -> None:
         self.executor = executor
@@ -60,6 +58,7 @@ class _Work:
         self.future: Future[Any] = Future()
         self.g: Goroutine[None] | None = None
         self.started = False
+        self.late = sched.closing  # submitted by a clean-up at the end, which waits for it
 
     def launch(self) -> None:
         """Make it a goroutine.  Raises RuntimeClosed and ThreadLimit."""
@@ -78,14 +77,15 @@ class _Work:
             value = self.fn(*self.args, **self.kw)
         except BaseException as exc:
             tb = exc.__traceback__
-            if isinstance(exc, (Cancelled, GreenletExit)):
+            errors = errors_of(exc)
+            if errors is None:
                 # Who waits for the result is not the one that was cancelled.
                 assert self.g is not None
                 future.set_exception(GoroutineCancelled(f"{self.g.describe()} was cancelled and has no result"))
                 raise
             # Without our own frame, which holds the future, which will hold the exception: they would be a cycle.
-            future.set_exception(exc.with_traceback(tb.tb_next if tb is not None else None))
-            tb = None
+            future.set_exception(errors.with_traceback(tb.tb_next if tb is not None else None))
+            tb = errors = None
         else:
             future.set_result(value)
 
@@ -179,7 +179,7 @@ class Executor(std.Executor):
                 return
             if following.future.cancelled():
                 following.future.set_running_or_notify_cancel()
-            elif following.sched.closing:
+            elif following.sched.closing and not following.late:
                 _cancel(following.future)  # as what has a goroutine and has not begun: see runtime/closing.py
             else:
                 try:

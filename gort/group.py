@@ -57,7 +57,7 @@ from .errors import Cancelled, Deadlock, GoroutineCancelled, GortError
 from .runtime import instance
 from .runtime import overdue as _overdue
 from .runtime.carrier import current
-from .runtime.goroutine import FAILED, Goroutine, consists_of
+from .runtime.goroutine import FAILED, Goroutine, consists_of, errors_of, without
 from .runtime.scope import Scope
 from .runtime.scope import owner as scope_owner
 from .runtime.wait import Ticket, give_way, park, ready, waiter
@@ -258,7 +258,7 @@ class Group(Place):
         if g._value is FAILED:
             if self._state is OPEN:
                 g._asked()  # the block's end reports it
-            self._leave(g, None if consists_of(g._exc, (Cancelled, GreenletExit)) else g._exc)
+            self._leave(g, errors_of(g._exc))
         else:
             self._leave(g)
 
@@ -305,7 +305,7 @@ class Group(Place):
             return
         if isinstance(exc, BaseExceptionGroup):
             outside += [leaf for leaf in _leaves(exc) if isinstance(leaf, Cancelled) and leaf is not own]
-            rest = _without_cancellations(exc)
+            rest = without(exc, Cancelled)
         elif isinstance(exc, Deadlock) or not isinstance(exc, Exception):
             outside.append(exc)  # or Cancelled, KeyboardInterrupt, GeneratorExit, SystemExit
             rest = None
@@ -330,7 +330,7 @@ class Group(Place):
         found, self._errors = self._errors, []
         latch.append(None)
         once = {id(error): error for error in found}.values()
-        errors = [rest for rest in map(_without_cancellations, once) if rest is not None]
+        errors = [rest for rest in (without(error, Cancelled) for error in once) if rest is not None]
         outside = self._widest(outside)
         if not errors and len(outside) <= 1:
             if not outside:
@@ -406,12 +406,6 @@ class Group(Place):
         if ticket[1] is not None:
             return f"a place in a Group (limit {self._limit})"
         return f"the end of a Group ({self._alive} goroutines)"
-
-
-def _without_cancellations(exc: BaseException) -> BaseException | None:
-    if isinstance(exc, BaseExceptionGroup) and any(isinstance(leaf, Cancelled) for leaf in _leaves(exc)):
-        return exc.split(Cancelled)[1]
-    return exc
 
 
 def _leaves(exc: BaseException) -> list[BaseException]:

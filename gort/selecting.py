@@ -78,6 +78,12 @@ class _Race:
     def withdraw(self, ticket: Ticket) -> bool:
         return self.claim(None)
 
+    def give_back(self, _ticket: Ticket) -> None:
+        """A plain thread was interrupted after a case had been done: a value that was received goes back."""
+        ticket = self.winner
+        if ticket is not None and self.cases[ticket[4]].value is NOTHING and ticket[1] is not CLOSED:
+            ticket[2].give_back(ticket)
+
     def reason(self, _ticket: Ticket) -> str:
         # Not a value's repr: it is the program's own code, and this may run anywhere in the scheduler.
         names = [f"{'receive' if c.value is NOTHING else 'send'} {c.chan!r}" for c in self.cases if c.chan is not None]
@@ -108,13 +114,18 @@ def select(*cases: Case, default: bool = False, timeout: float | None = None) ->
     answer = _attempt(cases, chans, None)
     if answer is not None:
         return answer
-    if default:
-        return -1, None, False
-    if not wait:
-        raise late("select: no case is ready")
+    prepared = False
     for chan in chans:
         if type(chan) is not Chan:
             chan.prepare()
+            prepared = True
+    if not wait:
+        answer = _attempt(cases, chans, None) if prepared else None
+        if answer is not None:
+            return answer
+        if default:
+            return -1, None, False
+        raise late("select: no case is ready")
     w = waiter()
     race = _Race(cases, w)
     tickets: list[Ticket] = []

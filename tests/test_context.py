@@ -691,7 +691,7 @@ def test_simultaneous_and_layered_cancels(procs: int, jitter: None) -> None:
         rounds += 1
 
 
-@pytest.mark.parametrize("how", ["recv", "select", "thread", "try_recv", "closed"])
+@pytest.mark.parametrize("how", ["recv", "select", "default", "thread", "try_recv", "closed", "kept"])
 def test_the_done_channel_of_a_runtime_that_has_ended(how: str) -> None:
     """Broken: who waits at a done channel that was asked for in an earlier run waits for ever, or is told of a deadlock."""
     ctx = with_timeout(background(), 0.05)
@@ -702,6 +702,16 @@ def test_the_done_channel_of_a_runtime_that_has_ended(how: str) -> None:
         assert run(select, gort.recv(Chan()), gort.recv(done)) == (1, None, False)
     elif how == "thread":
         assert done.recv_ok(LONG) == (None, False)
+    elif how == "default":
+
+        def polls() -> None:
+            while gort.select(gort.recv(done), default=True) != (0, None, False):
+                gort.sleep(0.001)
+
+        run(polls)
+    elif how == "kept":
+        while not done.closed:
+            pass
     elif how == "try_recv":
         while not done.closed:
             assert done.try_recv() == (None, False)

@@ -56,6 +56,7 @@ REASONS = {
     "Cond(); x.lock(); x.wait()": r"wait for <Cond 1 waiting, made at",
     "Event(); x.wait()": r"wait for <Event not set, 1 waiting, made at",
     "Barrier(2); x.wait()": r"wait at <Barrier of 2, 1 waiting, made at",
+    "Chan(); x.recv(float('inf'))": r"chan receive: <Chan 0/0 made at",
     "go(Chan().recv); x.join()": r"join of goroutine \d+",
     "context.background().done(); x.recv()": r"chan receive: <Chan 0/0 made at",
     "context.with_cancel(context.background()).done(); x.recv()": r"chan receive: <_?\w+ 0/0 made at",

@@ -968,6 +968,32 @@ def test_executor_under_stress(procs: int, bound: int | None, jitter: None) -> N
     run(main, procs=procs)
 
 
+@pytest.mark.parametrize("bound", [1, 2, None])
+def test_a_clean_up_at_the_end_of_run_may_use_one(procs: int, bound: int | None) -> None:
+    """Broken: `finally` blocks run, but what they hand to an Executor with a bound is cancelled; or its old work is not."""
+    found: list[Any] = []
+
+    def main() -> None:
+        old = Executor(1)
+        old.submit(Chan().recv)
+        found.append(old.submit(int))
+
+        def cleans_up() -> None:
+            try:
+                Chan().recv()
+            finally:
+                with Executor(bound) as own:
+                    found.append(list(own.map(str, range(4))))
+
+        g = go(cleans_up)
+        while g.state != "waiting":
+            gosched()
+
+    run(main, procs=procs)
+    queued, mapped = found
+    assert queued.cancelled() and mapped == ["0", "1", "2", "3"]
+
+
 def test_the_names_are_exported() -> None:
     """Broken: `from gort.futures import *` gives something else than the documentation says."""
     assert set(futures.__all__) == {"ALL", "ANY", "FIRST_EXCEPTION", "Executor", "Future", "Waited", "wait"}

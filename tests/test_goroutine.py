@@ -21,7 +21,9 @@ import greenlet
 import pytest
 
 import gort
-from gort import Chan, Runtime, current, go, gosched, run, sleep
+from gort import Chan, Goroutine, GoroutineCancelled, Group, Runtime, aio, current, go, gosched, run, sleep
+from gort.futures import Executor
+from gort.runtime.goroutine import consists_of
 from settling import LONG, settle
 
 
@@ -563,3 +565,67 @@ def test_an_exception_that_hides_its_traceback() -> None:
         assert type(go(fail).exception()) is Odd
 
     run(main)
+
+
+def _clean_up_fails(handled: bool, begun: Chan[None]) -> None:
+    """Cancelled in a Group whose child fails as it cleans up; handled: it sees to that error itself."""
+
+    def child() -> None:
+        begun.send(None)
+        try:
+            sleep(1000)
+        finally:
+            raise ValueError("clean-up")
+
+    try:
+        with Group() as g:
+            g.go(child)
+            sleep(1000)
+    except* ValueError:
+        if not handled:
+            raise
+
+
+@pytest.mark.parametrize("handled", [True, False])
+@pytest.mark.parametrize("how", ["result", "group", "executor", "asyncio"])
+def test_a_cancellation_in_an_exception_group_is_not_the_askers(procs: int, handled: bool, how: str) -> None:
+    """Broken: who asks for the result of a cancelled goroutine with a Group is taken for cancelled, too."""
+
+    def ask() -> Any:
+        begun: Chan[None] = Chan()
+        if how == "executor":
+            own = Executor()
+            started: Chan[Goroutine[Any]] = Chan()
+            future = own.submit(lambda: (started.send(current()), _clean_up_fails(handled, begun)))  # type: ignore[func-returns-value]
+            g = started.recv()
+        else:
+            g = go(_clean_up_fails, handled, begun)
+        begun.recv()
+        settle(g)
+        g.cancel()
+        if how == "executor":
+            return future.result()
+        if how == "asyncio":
+            return aio.run(aio.wait(g))
+        if how == "result":
+            return g.result()
+        with Group() as group:
+            sibling = group.go(sleep, 0)
+            sibling.join()
+            return g.result()
+
+    def main() -> BaseException:
+        try:
+            ask()
+        except Exception as exc:
+            return exc
+        raise AssertionError("it has no result")
+
+    error = run(main, procs=procs)
+    if how == "group":
+        assert isinstance(error, ExceptionGroup)
+        (error,) = error.exceptions
+    if handled:
+        assert isinstance(error, GoroutineCancelled)
+    else:
+        assert isinstance(error, ExceptionGroup) and consists_of(error, ValueError)

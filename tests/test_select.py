@@ -8,6 +8,7 @@ and count: what was sent is what was received.  `spread` puts the parties on dif
 from __future__ import annotations
 
 import random
+import signal
 import threading
 from collections import Counter
 from typing import Any
@@ -427,3 +428,35 @@ def test_bad_input() -> None:
     for bad in ("1", float("nan")):
         with pytest.raises((TypeError, ValueError), match="timeout"):
             select(recv(ch), timeout=bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX")
+@pytest.mark.parametrize("kind", ["recv", "send", "close"])
+def test_a_plain_thread_that_a_signal_interrupts_just_as_a_case_is_done(kind: str) -> None:
+    """Broken: the value that it was handed in that moment is gone; or one that was sent is there twice."""
+    ch: Chan[Any] = Chan()
+
+    class Interrupt(Exception):
+        pass
+
+    def handler(*_: Any) -> None:
+        if kind == "recv":
+            assert ch.try_send("value")
+        elif kind == "send":
+            assert ch.try_recv() == ("value", True)
+        else:
+            ch.close()
+        raise Interrupt
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    me = threading.current_thread()
+    sender = threading.Thread(target=lambda: (settle(me), signal.pthread_kill(me.ident, signal.SIGUSR1)))
+    sender.start()
+    try:
+        with pytest.raises(Interrupt):
+            select(send(ch, "value") if kind == "send" else recv(ch), recv(Chan()))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        sender.join()
+    assert ch.try_recv() == (("value", True) if kind == "recv" else (None, False))
+    assert ch.closed is (kind == "close")

@@ -55,10 +55,10 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from ..errors import Cancelled, GortError
+from ..errors import GortError
 from . import chance, deadlock, gcyield, gilshare, goroutine, instance, interrupt, latch, overdue, plain, timers, wait
 from .carrier import Carrier
-from .goroutine import FAILED, Goroutine
+from .goroutine import FAILED, Goroutine, errors_of
 from .report import report
 from .wait import Hub
 
@@ -272,7 +272,7 @@ def _end_process(g: Goroutine[Any] | None) -> None:
             elif code is not None:
                 sys.stderr.write(f"{code}\n")
                 status = 1
-        elif exc is not None and not isinstance(exc, Cancelled):
+        elif exc is not None and errors_of(exc) is not None:
             status = 1
             assert g is not None
             report(exc, g.describe())

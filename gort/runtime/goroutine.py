@@ -193,7 +193,7 @@ class Goroutine(Generic[T]):
         if value is FAILED:
             self._asked()
             exc = self._exc
-            if isinstance(exc, (Cancelled, GreenletExit)):
+            if consists_of(exc, ENDS):
                 raise GoroutineCancelled(f"{self.describe()} was cancelled and has no result")
             raise exc.with_traceback(self._tb)
         return value
@@ -297,15 +297,19 @@ class Goroutine(Generic[T]):
             self.wake_joiners()
 
     def fail(self, exc: BaseException, sched: Any) -> None:
-        """Keep the exception its function raised; the caller then finishes with FAILED.  Never raises."""
+        """Keep the exception its function raised; the caller then finishes with FAILED.  Never raises.
+
+        A cancellation in an exception group beside errors was for this goroutine alone: it is left out.
+        """
         tb = BaseException.__traceback__.__get__(exc)  # likewise: `exc.__traceback__` may be a property that raises
         if tb is not None:
             tb = tb.tb_next  # leave out the carrier's own frame
             # Not by assignment: an exception class may forbid that, by a frozen dataclass for example.
             BaseException.with_traceback(exc, tb)
+        errors = errors_of(exc)
         self._tb = tb
-        self._exc = exc
-        if isinstance(exc, (Cancelled, GreenletExit, SystemExit)) or (sched is not None and sched.main is self):
+        self._exc = exc = exc if errors is None else errors
+        if errors is None or isinstance(exc, SystemExit) or (sched is not None and sched.main is self):
             return  # `run` always asks main
         if sched is not None and sched.closing and consists_of(exc, tuple(CANCELLATIONS)):
             return  # it asked for the result of what the end has cancelled, and would have been cancelled next
@@ -323,11 +327,29 @@ class Goroutine(Generic[T]):
 CANCELLATIONS: list[type[BaseException]] = [Cancelled, GreenletExit, GoroutineCancelled]
 
 
+ENDS = (Cancelled, GreenletExit)  # what ends a goroutine that is not to go on
+
+
 def consists_of(exc: BaseException, kinds: Any) -> bool:
     """Is it an exception of these classes, or an exception group of nothing else?"""
     if isinstance(exc, BaseExceptionGroup):
         return all(consists_of(one, kinds) for one in exc.exceptions)
     return isinstance(exc, kinds)
+
+
+def without(exc: BaseException, kinds: Any) -> BaseException | None:
+    """What remains of it without the exceptions of these classes, at any depth of an exception group."""
+    if isinstance(exc, kinds):
+        return None
+    return exc.split(kinds)[1] if isinstance(exc, BaseExceptionGroup) and exc.subgroup(kinds) is not None else exc
+
+
+def errors_of(exc: BaseException) -> BaseException | None:
+    """What of it is an error: None if it says only that its goroutine had to end.  Never raises."""
+    try:
+        return without(exc, ENDS)
+    except Exception:  # an exception group's own `derive`
+        return exc
 
 
 def _cancelled_before_start(*args: Any, **kw: Any) -> None:

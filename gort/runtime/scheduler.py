@@ -389,10 +389,16 @@ class Scheduler:
         elif p in self.idle and p.timers.next() != INFINITY and self.ms:
             self._assign(p)
 
-    def timeout_after(self, seconds: float, ticket: list[Any], error: Callable[[], BaseException]) -> list[Any]:
-        """Have a ticket withdrawn, and error() thrown at its waiter, if it is still waiting by then."""
+    def timeout_after(self, seconds: float, ticket: list[Any], error: Callable[[], BaseException]) -> list[Any] | None:
+        """Have a ticket withdrawn, and error() thrown at its waiter, if it is still waiting by then.
+
+        None if that will never be: a timer that never rings would hide a deadlock.
+        """
+        when = deadline(seconds)
+        if when == INFINITY:
+            return None
         entry = [ticket, error, None]
-        self.add_timer(deadline(seconds), entry, expire)
+        self.add_timer(when, entry, expire)
         return entry
 
     def detach(self, m: Machine) -> None:

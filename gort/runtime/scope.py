@@ -32,6 +32,7 @@ from ..errors import Cancelled, GortError
 from . import plain
 from .carrier import Carrier, current
 from .goroutine import Goroutine
+from .wait import COLLECTING
 
 
 def owner() -> Any:
@@ -45,6 +46,31 @@ def _carrier() -> Any:
     while w is not None and type(w) is not Carrier:
         w = w.parent
     return w
+
+
+class _Finalizer(Goroutine[None]):
+    """Stands for the goroutine of a finalizer that runs between two (a result that nobody keeps has one): see enter."""
+
+    __slots__ = ()
+
+    def leave(self) -> None:
+        carrier, self._value = self.carrier, None
+        if carrier.g is self:
+            carrier.g = None
+            if carrier.pending is not COLLECTING:
+                carrier.pending = None
+
+
+def _between_goroutines() -> Goroutine[Any] | None:
+    """A stand-in for the calling carrier's goroutine, if it has none at the moment.  It ends with its outermost block."""
+    carrier = _carrier()
+    if carrier is None:
+        return None
+    g = _Finalizer(_Finalizer.leave, (), {}, None, None, 0)
+    g.name = "a finalizer"
+    g.carrier = carrier
+    carrier.g = g
+    return g
 
 
 class Scope:
@@ -62,9 +88,7 @@ class Scope:
 
     def enter(self, what: str) -> None:
         """Begin the block; what names it in errors.  Raises GortError on a second use."""
-        g: Any = current()
-        if g is None:
-            g = plain.enter()
+        g: Any = current() or _between_goroutines() or plain.enter()
         if self.active or self.g is not None:
             raise GortError(f"{what} is used a second time: make a new one for every with block")
         self.g = g
@@ -102,6 +126,8 @@ class Scope:
         inner = getattr(g, "_scope", None)
         if inner is self:
             g._scope = self.parent
+            if self.parent is None and type(g) is _Finalizer:
+                g.leave()
         else:  # blocks may end in another order than they began: a generator closed inside another block
             while inner is not None and inner.parent is not self:
                 inner = inner.parent
@@ -152,7 +178,7 @@ class Shield:
         elif g is not None:
             g._shields = getattr(g, "_shields", 0) + 1
             carrier = _carrier()
-            if carrier.pending is not None:  # had come before, and waits for a blocking operation
+            if carrier.pending is not None and carrier.pending is not COLLECTING:  # had come before, and waits for a blocking operation
                 g._held = [*getattr(g, "_held", ()), carrier.pending, *getattr(g, "_more", ())]
                 g._more = []
                 carrier.pending = None

@@ -58,6 +58,11 @@ Ticket = list[Any]
 
 FOREVER = threading.TIMEOUT_MAX
 
+COLLECTING = GortError(
+    "a finalizer cannot wait here: the garbage collector runs it in the middle of one of gort's own operations; "
+    "start a goroutine from it with gort.go(), and wait there"
+)  # stands in `pending` for as long as that is so: see gcyield.py
+
 parked_threads: set[Any] = set()  # plain threads that wait: in the child of a fork their tickets must not be served
 
 
@@ -71,6 +76,7 @@ class _Here(threading.local):
     """For each plain thread: what it is to the cancellable blocks that it has entered (plain.py)."""
 
     owner: Any = None
+    collecting = False  # a garbage collection has interrupted one of gort's own operations there (gcyield.py)
 
 
 here = _Here()
@@ -135,6 +141,10 @@ def adopt(current: Any) -> Any:
         if hasattr(current, "carries"):
             # A greenlet that the goroutine made itself: what parks and is resumed is that greenlet.  It has no
             # `pending` of its own, so that its carrier's is asked for each time.
+            if current is inner:
+                return current  # in a finalizer that runs between two goroutines
+            if current.pending is COLLECTING:
+                raise _no_wait()
             if _stray(inner, current):
                 raise _wrong_goroutine(inner, current)
             inner.m, inner.ready, inner.wait, inner.seq = current.m, current.ready, None, 0
@@ -142,6 +152,8 @@ def adopt(current: Any) -> Any:
             current.inner = inner
             return inner
         current = current.parent
+    if here.collecting:
+        raise _no_wait()
     return ThreadWaiter()
 
 
@@ -203,6 +215,8 @@ def waiter() -> Any:
         owner = getattr(w, "carrier", w)
         pending = owner.pending
     while pending is not None:
+        if pending is COLLECTING:
+            raise _no_wait()
         owner.m.advance(owner)
         scope = getattr(pending, "scope", None)
         if scope is None or scope.active:  # else its block was left by another goroutine: scope.py
@@ -211,6 +225,10 @@ def waiter() -> Any:
             raise pending
         pending = owner.pending
     return w
+
+
+def _no_wait() -> GortError:
+    return GortError(*COLLECTING.args)
 
 
 def on_goroutine() -> bool:
@@ -341,7 +359,7 @@ def give_way() -> None:
         queue = w.ready  # type: ignore[attr-defined]
     except AttributeError:
         return
-    if not m.late:
+    if not m.late or getattr(w, "pending", None) is COLLECTING:
         return
     _overdue.clear(m)
     m.yielded += 1

@@ -86,8 +86,8 @@ class Cond(Place):
         """Unlock the lock, wait for a notification, lock the lock again.  Call it with the lock locked.
 
         timeout is in seconds, None: for ever, 0: do not wait (nor unlock).  Raises TimeoutError, and SyncError if
-        the lock is not locked.  Whatever it raises, the lock is locked again, unless somebody presses Ctrl-C a second time
-        while another has it.  Go: Cond.Wait.
+        the lock is not locked.  Whatever it raises, the lock is locked again; but not when somebody presses Ctrl-C a
+        second time while another has it, nor by Deadlock, if whoever has it never unlocks it.  Go: Cond.Wait.
         """
         if timeout is not None:
             timeout = check_seconds(timeout, "timeout")
