@@ -439,7 +439,12 @@ def test_a_plain_thread_that_a_signal_interrupts_just_as_a_case_is_done(kind: st
     class Interrupt(Exception):
         pass
 
+    done = threading.Event()
+
     def handler(*_: Any) -> None:
+        if done.is_set():
+            return
+        done.set()
         if kind == "recv":
             assert ch.try_send("value")
         elif kind == "send":
@@ -450,13 +455,19 @@ def test_a_plain_thread_that_a_signal_interrupts_just_as_a_case_is_done(kind: st
 
     before = signal.signal(signal.SIGUSR1, handler)
     me = threading.current_thread()
-    sender = threading.Thread(target=lambda: (settle(me), signal.pthread_kill(me.ident, signal.SIGUSR1)))
+
+    def interrupts() -> None:
+        settle(me)
+        while not done.wait(0.01):  # a signal may come just before the thread sleeps, and then does not wake it
+            signal.pthread_kill(me.ident, signal.SIGUSR1)
+
+    sender = threading.Thread(target=interrupts)
     sender.start()
     try:
         with pytest.raises(Interrupt):
             select(send(ch, "value") if kind == "send" else recv(ch), recv(Chan()))
     finally:
-        signal.signal(signal.SIGUSR1, before)
         sender.join()
+        signal.signal(signal.SIGUSR1, before)
     assert ch.try_recv() == (("value", True) if kind == "recv" else (None, False))
     assert ch.closed is (kind == "close")

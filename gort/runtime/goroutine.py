@@ -192,10 +192,10 @@ class Goroutine(Generic[T]):
         value = self._value
         if value is FAILED:
             self._asked()
-            exc = self._exc
-            if consists_of(exc, ENDS):
+            errors = errors_of(self._exc)
+            if errors is None:
                 raise GoroutineCancelled(f"{self.describe()} was cancelled and has no result")
-            raise exc.with_traceback(self._tb)
+            raise errors.with_traceback(self._tb)
         return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -299,16 +299,16 @@ class Goroutine(Generic[T]):
     def fail(self, exc: BaseException, sched: Any) -> None:
         """Keep the exception its function raised; the caller then finishes with FAILED.  Never raises.
 
-        A cancellation in an exception group beside errors was for this goroutine alone: it is left out.
+        A cancellation in an exception group beside errors was for this goroutine alone: `result` leaves it out.
         """
         tb = BaseException.__traceback__.__get__(exc)  # likewise: `exc.__traceback__` may be a property that raises
         if tb is not None:
             tb = tb.tb_next  # leave out the carrier's own frame
             # Not by assignment: an exception class may forbid that, by a frozen dataclass for example.
             BaseException.with_traceback(exc, tb)
-        errors = errors_of(exc)
         self._tb = tb
-        self._exc = exc = exc if errors is None else errors
+        self._exc = exc
+        errors = errors_of(exc)
         if errors is None or isinstance(exc, SystemExit) or (sched is not None and sched.main is self):
             return  # `run` always asks main
         if sched is not None and sched.closing and consists_of(exc, tuple(CANCELLATIONS)):
@@ -317,10 +317,10 @@ class Goroutine(Generic[T]):
             return  # a Ctrl-C of gort's own making (interrupt.py): main is told as well
         label = self.describe()
         try:
-            exc.add_note(f"In {label}")
+            errors.add_note(f"In {label}")
         except Exception:
             pass  # likewise; the report names the goroutine anyway
-        self._unasked = Unasked(exc, label, sched)
+        self._unasked = Unasked(errors, label, sched)
 
 
 # What says that something was cancelled: code above the runtime adds what others' futures say.
@@ -345,10 +345,20 @@ def without(exc: BaseException, kinds: Any) -> BaseException | None:
 
 
 def errors_of(exc: BaseException) -> BaseException | None:
-    """What of it is an error: None if it says only that its goroutine had to end.  Never raises."""
+    """What of it is an error: None if it says only that its goroutine had to end.  Never raises.
+
+    The same object each time: a Group tells by that that it has an error twice.
+    """
+    if not isinstance(exc, BaseExceptionGroup):
+        return None if isinstance(exc, ENDS) else exc
     try:
-        return without(exc, ENDS)
-    except Exception:  # an exception group's own `derive`
+        found: BaseException | None = exc.__dict__.get("_gort_errors", exc)
+        if found is exc:
+            found = without(exc, ENDS)
+            if found is not exc:
+                exc.__dict__["_gort_errors"] = found
+        return found
+    except Exception:  # the group's own `derive`
         return exc
 
 
