@@ -81,7 +81,7 @@ def parser():
     add("--contenders", type=_names, metavar="NAME[,NAME]", help="run these contenders only (gort-pN: procs=N)")
     add("--rounds", type=_rounds, metavar="N", help=f"how often each is run (default {ROUNDS})")
     add("--quick", action="store_true", help="small sizes, and no more rounds than fit into two minutes")
-    add("--targets", action="store_true", help="measure the project's own goals, and say which are met")
+    add("--targets", action="store_true", help="measure the project's own goals, in their own sizes, and say which are met")
     add("--json", type=_file, metavar="FILE", help="save the results")
     add("--html", type=_file, metavar="FILE", help="write a report with plots, one self-contained page")
     add("--load", type=_file, metavar="FILE", help="show saved results instead of measuring")
@@ -105,6 +105,9 @@ def check(options):
     if options.json and options.html and os.path.realpath(options.json) == os.path.realpath(options.html):
         raise UsageError("--json and --html name the same file.")
     for path in filter(None, (options.json, options.html)):
+        for name, other in (("load", options.load), ("compare", options.compare)):
+            if other and os.path.realpath(path) == os.path.realpath(other):
+                raise UsageError(f"{path} would be written over the results that --{name} reads.")
         folder = os.path.dirname(path) or "."
         if os.path.isdir(path):  # now, and not when all has run
             raise UsageError(f"Cannot write {path}: it is a folder.")
@@ -225,6 +228,8 @@ def measured(options, argv, old):
     if options.contenders is None:
         runner.check_gort()
     jobs, left_out = runner.plan(work, options.contenders)
+    if old is not None and not any(contender(job.contender).is_gort and results.Key(*job) in old.series for job in jobs):
+        raise UsageError("The earlier results have no number of gort's that this run would give: nothing to compare.")
     return run(options, argv, jobs, left_out)
 
 
@@ -241,14 +246,22 @@ def show(options, found, text, old=None):
     if problems:
         raise UsageError(" ".join(problems))
     if found.stopped:
-        print("Stopped; the tables hold what was measured until then.", file=sys.stderr)
+        tell("Stopped; the tables hold what was measured until then.")
         return 130
     return status
 
 
+def tell(sentence):
+    """Say something on stderr, if anybody listens there."""
+    try:
+        print(sentence, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
+
+
 def run(options, argv, jobs, left_out):
     if kept := left_behind():
-        print(f"Not passed on, as it would change the figures: {', '.join(kept)}.", file=sys.stderr)
+        tell(f"Not passed on, as it would change the figures: {', '.join(kept)}.")
     budget = runner.QUICK_BUDGET if options.quick else None
     neighbours = machine.Neighbours()
     found = runner.run(jobs, options.rounds or ROUNDS, machine.facts(argv), left_out, budget)
@@ -265,7 +278,8 @@ def run_targets(options, argv):
     found = run(options, argv, jobs, left_out)
     verdicts = [targets.judge(goal, found) for goal in goals]
     facts = [f"- {name}: {text}" for name, text in machine.lines(found.facts)]
-    status = show(options, found, "\n".join(["# gort's goals", "", *facts, "", targets.report(verdicts)]))
+    left = ["Left out:", *(f"- {reason}" for reason in found.left_out), ""] if found.left_out else []
+    status = show(options, found, "\n".join(["# gort's goals", "", *facts, "", *left, targets.report(verdicts)]))
     return 1 if status == 0 and any(verdict.missed for verdict in verdicts) else status
 
 

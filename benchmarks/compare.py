@@ -2,8 +2,9 @@
 
 For every number of a gort contender that both files have, the change is new median / old median.
 But the machine may have changed too (another CI host, a neighbour's load), and a change of the machine
-is not a regression. The rivals tell: their code has not changed, so the median of new/old over all
-their times is the machine's own change, and it is divided out of gort's times. Memory and
+is not a regression. The rivals tell: their code has not changed, so the median of new/old over their
+times (of each workload the first metric, a time or a CPU time) is the machine's own change, and it is divided out of
+gort's times. Memory and
 context switches do not depend on the machine's speed and are compared as they are.
 
 With fewer than MIN_RIVALS rival numbers in common there is no estimate worth the name, and times are
@@ -86,7 +87,7 @@ class Comparison(NamedTuple):
     changes: list[Change]
     differences: list[str]
     absent: list[str]  # what only the earlier results have, as lines
-    lost: list[Key]  # those of it that are a failure
+    lost: list[str]  # those of it that are a failure
 
     def regressions(self, limit):
         return [change for change in self.changes if change.ratio > limit]
@@ -105,7 +106,7 @@ def compare(old, new, workloads):
     rivals = [
         new.median(key, metric) / old.median(key, metric)
         for key, metric in shared
-        if metric == "time" and not contender(key.contender).is_gort
+        if metric in TIMES and metric == workloads[key.workload].metrics[0] and not contender(key.contender).is_gort
         if old.median(key, metric) and new.median(key, metric)
     ]
     machine = statistics.median(rivals) if len(rivals) >= MIN_RIVALS else 1.0
@@ -119,8 +120,21 @@ def compare(old, new, workloads):
     changes.sort(key=lambda change: -change.ratio)
     missing = [key for key in _measured(old) if key not in _measured(new)]
     lost = [key for key in missing if _is_lost(key, old, new, workloads)]
-    others = [key for key in missing if key not in lost]
-    return Comparison(machine, changes, differences(old.facts, new.facts), _absences(others, new), lost)
+    others, others_gone = [key for key in missing if key not in lost], []
+    names = [f"{key.workload}, {key.point}: {key.contender}" for key in lost]
+    for key, metric in _metrics_gone(old, new, workloads):
+        (names if key.contender == "gort" else others_gone).append(f"{key.workload}, {key.point}: {metric} of {key.contender}")
+    absent = _absences(others, new) + others_gone
+    return Comparison(machine, changes, differences(old.facts, new.facts), absent, names)
+
+
+def _metrics_gone(old, new, workloads):
+    """Single numbers that are there no more, of series that are."""
+    for key in _measured(old):
+        if key in _measured(new) and key.workload in workloads:
+            for metric in workloads[key.workload].metrics:
+                if old.values(key, metric) and not new.values(key, metric):
+                    yield key, metric
 
 
 def _measured(results):
@@ -203,7 +217,7 @@ def report(comparison, limit):
         found += [*(f"- {line}" for line in comparison.absent), ""]
     if comparison.lost:
         found += ["Numbers of gort's that the earlier results have are lost:", ""]
-        found += [*(f"- {key.workload}, {key.point}: {key.contender}" for key in comparison.lost), ""]
+        found += [*(f"- {line}" for line in comparison.lost), ""]
     worse = comparison.regressions(limit)
     rows = [["workload", "point", "contender", "metric", "before", "now", "ratio"]]
     for change in worse or comparison.changes[:1]:

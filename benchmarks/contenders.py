@@ -123,7 +123,7 @@ IDIOMS = {
     "submit and result.",
 }
 
-_PROCS = re.compile(r"gort-p([1-9][0-9]*)")
+_PROCS = re.compile(r"gort-p([1-9][0-9]{0,3})")
 
 
 def contender(name):
@@ -185,7 +185,7 @@ def interpreter():
 
 # What a user has set for programs of their own must not change what is measured: GORT_PROCS would make "gort" another
 # contender, GORT_DEBUG or asyncio's debug mode would make one pay for what the others need not do.
-_CHANGES_FIGURES = ("GORT_", "GEVENT_", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONTRACEMALLOC")
+_CHANGES_FIGURES = ("GORT_", "GEVENT_", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONMALLOC", "PYTHONTRACEMALLOC")
 
 
 def left_behind():
@@ -198,6 +198,8 @@ def environment():
     found = dict(os.environ)
     for name in left_behind():
         del found[name]
+    found.pop("FORCE_COLOR", None)
+    found["NO_COLOR"] = "1"  # what a child says is quoted in sentences
     found["PYTHONPATH"] = os.pathsep.join(filter(None, (CHECKOUT, found.get("PYTHONPATH"))))
     return found
 

@@ -48,6 +48,7 @@ class Load:
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
 
@@ -60,13 +61,22 @@ class Load:
                 process.stdin.flush()
                 self._expect("done")
             meter.latencies.extend(json.loads(process.stdout.readline()))
+            process.stdin.close()
+            said = process.stderr.read()  # until it ends; it writes there only if it fails
         if process.returncode:
-            raise RuntimeError(f"the client ended with status {process.returncode}")
+            raise RuntimeError(f"the client ended with status {process.returncode}: {_last_line(said)}")
 
     def _expect(self, word):
         line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the client has ended: {_last_line(self._process.stderr.read())}")
         if line != word + "\n":
-            raise RuntimeError(f"the client said {line!r} instead of {word!r}; its own message is above")
+            raise RuntimeError(f"the client said {line!r} instead of {word!r}")
+
+
+def _last_line(text):
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
 
 
 def raise_descriptor_limit():

@@ -3,7 +3,8 @@
 The time left is the sum over the processes still to run of what each took when it last ran. Those
 that have not run yet are taken to need the mean of those that have; so from the second round on
 the estimate is a measurement. It is written to stderr: on a terminal over one line, again and again; into a file or
-a CI's log a line a round, and in between one a minute, for a line a process helps nobody there.
+a CI's log a line a round, and in between one a minute, for a line a process helps nobody there. Where it can no longer be
+written (the reader has gone, the disk is full) nothing more is: the run itself goes on.
 """
 
 import os
@@ -15,14 +16,18 @@ LOG_EVERY = 60.0  # seconds between two lines within a round of a log
 
 
 class Progress:
-    """Counts jobs through rounds. A job is any hashable thing; `label` is what the user reads."""
+    """Counts jobs through rounds. A job is any hashable thing; `label` is what the user reads.
 
-    def __init__(self, jobs, rounds, stream=None, clock=time.monotonic):
+    `budget`: the seconds that the run may take in all, if it is limited.
+    """
+
+    def __init__(self, jobs, rounds, stream=None, clock=time.monotonic, budget=None):
         self._jobs = list(jobs)
         self._rounds = rounds
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._cost = {}
+        self._end = clock() + budget if budget else float("inf")
         self._done = 0
         self._started = 0.0
         self._round, self._logged = "", 0.0
@@ -36,7 +41,7 @@ class Progress:
 
     def _log(self, what):
         left = f", {self._words(self.left())}" if self._cost else ""
-        print(f"{self._round}: {what}{left}", file=self._stream, flush=True)
+        self._print(f"{self._round}: {what}{left}\n")
         self._logged = self._clock()
 
     def start(self, job, label):
@@ -63,19 +68,33 @@ class Progress:
         mean = sum(self._cost.values()) / len(self._cost)
         costs = [self._cost.get(job, mean) for job in self._jobs]
         rounds, within = divmod(self._done, len(costs)) if costs else (self._rounds, 0)
-        return max(0.0, sum(costs) * (self._rounds - rounds - 1) + sum(costs[within:]))
+        found = sum(costs) * (self._rounds - rounds - 1) + sum(costs[within:])
+        return max(0.0, min(found, self._end - self._clock()))
 
     def round_cost(self):
         """Seconds that one more round will take."""
         return sum(self._cost.get(job, 0.0) for job in self._jobs)
+
+    def say(self, sentence):
+        """Tell something that is to stay."""
+        if self._on_terminal:
+            self._write("")
+        self._print(sentence + "\n")
 
     def close(self):
         if self._on_terminal:
             self._write("")
 
     def _write(self, text):
-        self._stream.write("\r\x1b[K" + text[: self._width()])
-        self._stream.flush()
+        self._print("\r\x1b[K" + text[: self._width()])
+
+    def _print(self, text):
+        if self._stream is not None:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._stream = None
 
     def _width(self):
         """What fits on a line of the terminal, which need not be stdout's: that may be a file."""

@@ -102,11 +102,12 @@ def run(jobs, rounds, facts, left_out=(), budget=None, stream=None, run_job=None
     results = Results(facts)
     results.left_out = [shape.one_line(reason) for reason in left_out]
     jobs = list(jobs)
-    progress = Progress(jobs, rounds, stream)
+    progress = Progress(jobs, rounds, stream, budget=budget)
     start, missed = time.monotonic(), {}
     try:
         for number in range(rounds):
             if budget and number and time.monotonic() - start + progress.round_cost() > budget:
+                progress.say(f"{number} of {rounds} rounds: another does not fit into {budget:.0f} s.")
                 break
             progress.start_round(number)
             for job in turned(list(jobs), number):
@@ -181,7 +182,8 @@ def why_it_failed(status, stderr):
         return f"hung, and was ended by its time limit; {where}".rstrip("; ")
     if status < 0:
         return f"was killed by signal {-status}" + (" (out of memory?)" if status == -9 else "")
-    return lines[-1] if lines else f"exit status {status}"
+    lines = [line for line in (line.strip().removeprefix("| ").strip() for line in lines) if line.strip("+-| ")]
+    return lines[-1] if lines else f"exit status {status}"  # (an exception group's last line is a frame)
 
 
 def workloads_named(names, quick=False):

@@ -17,7 +17,7 @@ limit lies within that range is marked "close": another run may say otherwise.
 from typing import NamedTuple
 
 from benchmarks import contenders, tables
-from benchmarks.results import Key, median, quartiles, ratios, spread
+from benchmarks.results import NOT_ALL_RUN, Key, median, quartiles, ratios, spread
 from benchmarks.runner import Job
 from benchmarks.workload import Point, workload
 
@@ -192,7 +192,7 @@ def judge(goal, results):
         if not results.values(key, goal.metric):
             series = results.series.get(key)
             failed = f": {series.error}" if series and series.error else ""
-            verdict = f"MISS: {key.contender} failed{failed}" if failed else f"not measured: no {key.contender}"
+            verdict = f"MISS: {key.contender} failed{failed}" if failed else f"not measured: {_why_not(key, results)}"
             return Verdict(goal, None, None, None, verdict)
     over = results.values(goal.over, goal.metric)
     found = ratios(over, results.values(goal.under, goal.metric)) if goal.under else over
@@ -205,6 +205,14 @@ def judge(goal, results):
     if verdict.startswith("MISS") and control is not None and control < goal.must:
         verdict = f"not measured: two plain threads had but {control:.2f}x"
     return Verdict(goal, median(found), spread(found), beside, verdict)
+
+
+def _why_not(key, results):
+    if results.stopped:
+        return "stopped before"
+    if any(reason.startswith(NOT_ALL_RUN) for reason in results.left_out):
+        return "not run in time"
+    return f"no {key.contender}"
 
 
 def verdict_of(goal, found):

@@ -968,3 +968,91 @@ def test_memory_that_a_child_finds_beforehand_is_not_in_the_figures():
     assert meter.resident_bytes() - before < 16 << 20
     work = workload("parked")
     assert work.bytes_needed("asyncio", Point(1_000)) < work.bytes_needed("gort", Point(1_000))
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_a_run_goes_on_when_nobody_reads_its_progress(on_terminal):
+    # Broken: twenty minutes of measurements are lost because stderr's reader has gone, or its disk is full.
+    class Full(io.StringIO):
+        def write(self, _text):
+            raise BrokenPipeError
+
+    stream = Full()
+    stream.isatty = lambda: on_terminal
+    found = runner.run(jobs_of("gort", "bare"), 2, FACTS, stream=stream, run_job=lambda job: reading(1.0))
+    assert found.rounds == 2 and not found.stopped
+
+
+def test_the_time_left_is_no_more_than_the_budget(monkeypatch):
+    # Broken: --quick on a slow machine announces ten minutes, and ends within two without a word.
+    now = 0.0
+    line = Progress(list("abcdef"), 5, io.StringIO(), clock=lambda: now, budget=110)
+    line.start("a", "a")
+    now = 30.0
+    line.finish("a")
+    assert line.left() == 80.0
+    log = io.StringIO()
+    monkeypatch.setattr(runner.time, "monotonic", lambda: now)
+
+    def run_job(_job):
+        nonlocal now
+        now += 30.0
+        return reading(1.0)
+
+    runner.run(jobs_of("gort", "bare"), 5, FACTS, budget=110, stream=log, run_job=run_job)
+    assert log.getvalue().splitlines()[-1].endswith(" of 5 rounds: another does not fit into 110 s.")
+
+
+def test_compare_divides_out_what_the_machine_did_where_the_first_metric_is_another_time():
+    # Broken: on a slower machine every server's figure is a regression.
+    def of(contender, cpu, place=Key("server", Point(10_000, 10), "gort")):
+        return {key: value for key, value in ((place._replace(contender=contender), cpu),)}
+
+    old, new = Results(FACTS), Results(FACTS)
+    for results_, cpu in ((old, 1.0), (new, 2.0)):
+        for name in ("gort", "bare", "asyncio", "gevent"):
+            for key in of(name, cpu):
+                results_[key].add({"metrics": {"cpu": cpu, "p50": cpu, "p99": cpu, "rate": 1 / cpu}, "histogram": {}})
+        results_.rounds = 1
+    found = compare.compare(old, new, all_workloads())
+    assert found.machine == 2.0 and found.regressions(1.25) == [] and not found.lost
+    for name in ("gort", "gevent"):
+        del new[Key("server", Point(10_000, 10), name)].metrics["p99"]
+    found = compare.compare(old, new, all_workloads())
+    # Broken: a metric is lost, and --compare is green about the others.
+    assert found.lost == ["server, 10: p99 of gort"] and "server, 10: p99 of gevent" in found.absent
+
+
+def test_what_is_compared_with_is_not_written_over_and_has_something_to_compare(tmp_path, capsys, monkeypatch):
+    # Broken: --load x --html x destroys what it shows; or one learns after twenty minutes that there is nothing to compare.
+    saved = tmp_path / "old.json"
+    results.write(saved, results_of({"gort": [1.0]}).as_json())
+    monkeypatch.setattr(runner, "run", lambda *_, **_kw: pytest.fail("it was measured all the same"))
+    for option in ("--load", "--compare"):
+        for target in ("--html", "--json"):
+            assert cli.main([option, str(saved), target, str(saved)]) == 2
+            assert f"that {option} reads" in capsys.readouterr().err
+    assert cli.main(["--only", "compute", "--compare", str(saved)]) == 2
+    assert cli.main(["--only", "spawn", "--contenders", "asyncio", "--compare", str(saved)]) == 2
+    assert capsys.readouterr().err.count("nothing to compare") == 2
+
+
+def test_what_was_not_reached_is_not_said_to_be_absent():
+    # Broken: --targets says "no gort" of goals for which the time did not suffice.
+    goal = next(goal for goal in targets.GOALS if goal.over.workload == "spawn" and goal.under)
+    empty = Results(FACTS)
+    assert targets.judge(goal, empty).verdict == "not measured: no gort"
+    empty.left_out.append(f"{results.NOT_ALL_RUN} 110 s: spawn.")
+    assert targets.judge(goal, empty).verdict == "not measured: not run in time"
+    empty.stopped = True
+    assert targets.judge(goal, empty).verdict == "not measured: stopped before"
+
+
+def test_the_reason_of_a_failure_is_its_last_words(monkeypatch):
+    # Broken: of an exception group only its frame is shown; colours stand in a sentence.
+    group = "  + Exception Group Traceback\n  | ExceptionGroup: two\n    | ValueError: this\n    +------------------------------------\n"
+    assert runner.why_it_failed(1, group) == "ValueError: this"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "FORCE_COLOR" not in contenders.environment() and contenders.environment()["NO_COLOR"]
+    with pytest.raises(UsageError, match="no contender"):
+        contenders.contender("gort-p" + "9" * 5_000)

@@ -74,8 +74,10 @@ def in_bare(meter, n, size, silent=0):
     connections = {}
 
     def drive(load):
-        load.drive(meter)
-        end.close()
+        try:
+            load.drive(meter)
+        finally:
+            end.close()
 
     driving = Thread(target=drive, args=(Load(listener.getsockname()[1], n, size, silent),))
     driving.start()
