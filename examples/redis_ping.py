@@ -19,6 +19,7 @@ Exit status: 1 it cannot listen there, 2 a wrong argument, 130 ended by Ctrl-C.
 
 import argparse
 import fnmatch
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -56,13 +57,14 @@ def number(value: int) -> bytes:
 
 def parse(buf: bytearray, pos: int) -> tuple[list[bytes], int]:
     """The command that begins at pos, and where it ends; that is pos if it has not come completely."""
-    eol = buf.find(b"\r\n", pos)
+    inline = buf[pos] != 42  # no "*": a line, as somebody types it
+    eol = buf.find(b"\n" if inline else b"\r\n", pos)
     if eol < 0:
         if len(buf) - pos > 65536:
             raise Wrong("Protocol error: too big inline request")
         return [], pos
-    if buf[pos] != 42:  # no "*": a line, as somebody types it
-        return bytes(buf[pos:eol]).split(), eol + 2
+    if inline:
+        return bytes(buf[pos:eol]).split(), eol + 1
     end = eol + 2
     words = []
     for _ in range(size(buf[pos + 1 : eol], 1024 * 1024, "multibulk")):
@@ -124,7 +126,7 @@ def execute(words: list[bytes]) -> bytes:
     try:
         least, most, command = COMMANDS[name]
     except KeyError:
-        return b"-ERR unknown command '%b'\r\n" % name[:128]
+        return b"-ERR unknown command '%b'\r\n" % b" ".join(name[:128].splitlines())
     if not least <= len(words) - 1 <= most:
         return b"-ERR wrong number of arguments for '%b' command\r\n" % name.lower()
     try:
@@ -156,7 +158,10 @@ def set_(key: bytes, value: bytes, *options: bytes) -> bytes:
     while words:
         word = words.pop(0)
         if word in (b"EX", b"PX") and words:
-            end = time.monotonic() + whole(words.pop(0)) / (1 if word == b"EX" else 1000)
+            number = whole(words.pop(0))
+            if number <= 0:
+                raise Wrong("invalid expire time in 'set' command")
+            end = time.monotonic() + number / (1 if word == b"EX" else 1000)
         elif word not in (b"NX", b"XX"):
             raise Wrong("syntax error")
     asked = {option.upper() for option in options}
@@ -185,15 +190,16 @@ def delete(*keys: bytes) -> bytes:
 
 
 def whole(word: bytes) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise Wrong("value is not an integer or out of range") from None
+    if not re.fullmatch(rb"-?\d{1,19}", word) or not -(2**63) <= int(word) < 2**63:
+        raise Wrong("value is not an integer or out of range")
+    return int(word)
 
 
 def add(key: bytes, amount: int) -> bytes:
     with changes:
         value = whole(value_of(key) or b"0") + amount
+        if not -(2**63) <= value < 2**63:
+            raise Wrong("increment or decrement would overflow")
         data[key] = b"%d" % value
         return number(value)
 

@@ -135,7 +135,8 @@ def _behind_gate(cls: type) -> Callable[[type], type]:
         for make, names in ((_leaf, _LEAVES), (_outer, _OUTER)):
             for name in names.split():
                 method = getattr(cls, name, None)
-                if method is not None and method is not getattr(io.IOBase, name, None):
+                # Not what only says that it is not supported, or does so by a method that is behind the gate itself.
+                if method not in (None, *(getattr(base, name, None) for base in _BASES)):
                     setattr(new, name, make(method))
         new.close = _closing(cls.close)  # type: ignore[attr-defined]
         new.__module__ = "gort"
@@ -144,6 +145,7 @@ def _behind_gate(cls: type) -> Callable[[type], type]:
     return fill
 
 
+_BASES = (io.IOBase, io.BufferedIOBase, io.TextIOBase)
 _LEAVES = "read read1 readinto readinto1 readline peek write flush"
 _OUTER = "seek tell truncate detach reconfigure"
 

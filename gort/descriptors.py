@@ -92,7 +92,9 @@ def read_soon(fd: int, buffers: list[Any], kind: str) -> int | None:
                 return None
             if not os.get_blocking(fd):
                 raise
-        except OSError:
+        except OSError as exc:
+            if exc.errno == errno.EBADF:  # the other end of a pipe, say, which will never be ready
+                return None
             break
         wait(fd, READ)
     if kind is not FILE and os.get_blocking(fd):
@@ -114,7 +116,9 @@ def write_soon(fd: int, data: Any) -> int | None:
         except BlockingIOError:
             if not os.get_blocking(fd):
                 raise
-        except OSError:
+        except OSError as exc:
+            if exc.errno == errno.EBADF:
+                return None
             break
         wait(fd, WRITE)
     if os.get_blocking(fd):

@@ -180,7 +180,10 @@ class Ticker(Alarm):
             self._period = period
             _empty(self.c)
             self._next = deadline(period)
+            self._renew()
             self.start(self._sched, self._next)
+
+    _renew = Timer._renew
 
     def __iter__(self) -> Iterator[float]:
         return self.c

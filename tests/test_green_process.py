@@ -525,3 +525,18 @@ def test_a_dropped_process_is_no_trouble():
         assert not std_subprocess._active
 
     run(main)
+
+
+def test_the_wrong_end_of_a_pipe() -> None:
+    """Broken: reading where one can only write waits for ever."""
+
+    def main() -> None:
+        r, w = os.pipe()
+        for call in (lambda: os.read(w, 1), lambda: os.readv(w, [bytearray(1)]), lambda: os.write(r, b"x")):
+            with pytest.raises(OSError) as caught:
+                call()
+            assert caught.value.errno == errno.EBADF
+        os.close(r)
+        os.close(w)
+
+    gort.run(main)

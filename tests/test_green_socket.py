@@ -976,3 +976,43 @@ def test_many_time_outs_at_once():
             assert {type(g.exception()) for g in waiting} == {TimeoutError}
 
     run(main)
+
+
+@pytest.mark.skipif(not hasattr(std, "MSG_WAITALL"), reason="this system has no MSG_WAITALL")
+@pytest.mark.parametrize("module", [std, socket], ids=["standard", "green"])
+def test_waitall_waits_for_all(module: Any) -> None:
+    """Broken: a protocol that takes its records whole with MSG_WAITALL gets pieces."""
+
+    def main() -> None:
+        a, b = module.socketpair()
+        with a, b:
+            writer = threading.Thread(target=lambda: [b.send(bytes([65 + i])) for i in range(10)] and b.close())
+            writer.start()
+            assert a.recv(4, std.MSG_WAITALL) == b"ABCD"
+            buffer = bytearray(5)
+            assert a.recv_into(buffer, 4, std.MSG_WAITALL) == 4 and buffer == b"EFGH\0"
+            assert a.recv(4, std.MSG_WAITALL) == b"IJ"  # all there is
+            writer.join()
+            with pytest.raises(ValueError):
+                a.recv(-1, std.MSG_WAITALL)
+
+    run(main, procs=1)
+
+
+@pytest.mark.skipif(not hasattr(std, "MSG_DONTWAIT"), reason="this system has no MSG_DONTWAIT")
+@pytest.mark.parametrize("module", [std, socket], ids=["standard", "green"])
+def test_dontwait_is_for_sockets_without_a_timeout(module: Any) -> None:
+    """Broken: sendall waits though it must not; or a socket with a time-out does not wait, as the standard one does."""
+
+    def main() -> None:
+        a, b = module.socketpair()
+        with a, b:
+            with pytest.raises(BlockingIOError):
+                a.sendall(b"x" * 10_000_000, std.MSG_DONTWAIT)
+            with pytest.raises(BlockingIOError):
+                a.recv(1, std.MSG_DONTWAIT)
+            a.settimeout(0.01)
+            with pytest.raises(TimeoutError):
+                a.recv(1, std.MSG_DONTWAIT)
+
+    run(main, procs=1)

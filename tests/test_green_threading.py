@@ -405,3 +405,45 @@ def test_waiting_costs_no_processor_time():
         assert std_time.process_time() - before < 0.1
 
     run(main)
+
+
+@pytest.mark.parametrize("where", ["goroutine", "thread"])
+def test_the_twin_s_own_excepthook(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: a program that imports the twin sets a hook for errors in threads, and it is never called."""
+    seen: list[Any] = []
+
+    def fails(kind: type[BaseException]) -> None:
+        raise kind
+
+    def main() -> None:
+        for kind in (ValueError, GeneratorExit, SystemExit):
+            t = threading.Thread(target=fails, args=(kind,))
+            t.start()
+            t.join()
+
+    monkeypatch.setattr(threading, "excepthook", lambda args: seen.append((args.exc_type, args.thread.name[:6])))
+    run(main) if where == "goroutine" else main()
+    assert seen == [(kind, "Thread") for kind in (ValueError, GeneratorExit, SystemExit)]
+    seen.clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(std, "excepthook", lambda args: seen.append(args.exc_type))
+    run(main) if where == "goroutine" else main()
+    assert seen == [ValueError, GeneratorExit, SystemExit]
+
+
+def test_times_that_are_none() -> None:
+    """Broken: what the standard modules refuse waits for ever."""
+
+    def main() -> None:
+        for seconds in (float("inf"), 1e100):
+            with pytest.raises(OverflowError):
+                time.sleep(seconds)
+        with pytest.raises(ValueError):
+            threading.Lock().acquire(True, float("nan"))
+        t = threading.Thread(target=lambda: None)
+        t.start()
+        with pytest.raises(OverflowError):
+            t.join(1e100)
+        t.join()
+
+    run(main)

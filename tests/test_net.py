@@ -1579,3 +1579,47 @@ def test_a_tls_deadline_moved_while_it_waits_across_holds(what, before, certific
                 conn._ssl, conn._done = secure, False
 
     run(main, procs)
+
+
+@pytest.mark.parametrize("n", [sys.maxsize, 10**9])
+def test_a_read_of_more_than_there_is_memory_for(n):
+    """What has come is lost when the system refuses room for all that was asked for."""
+
+    def main():
+        a, b = pipe_of_conns()
+        with a, b:
+            a.write(b"x" * 500)
+            got = b.read(n)
+            while len(got) < 500:
+                got += b.read(n)
+            assert got == b"x" * 500
+
+    run(main)
+
+
+def test_after_close_read_nothing_is_read():
+    """What still comes is read after close_read."""
+
+    def main():
+        with Server(echo) as addr, net.dial(addr) as conn:
+            conn.close_read()
+            conn.write(b"hello")
+            assert conn.read() == b"" and conn.read(5, timeout=1) == b""
+            conn.set_deadline(None)
+            assert conn.read() == b""
+
+    run(main)
+
+
+def test_an_address_that_the_system_would_cut_short(tmp_path):
+    """A path with a zero byte makes a socket of another name, and leaves it there."""
+
+    def main():
+        for call in (net.listen, net.dial):
+            with pytest.raises(ValueError, match="zero byte"):
+                call(f"unix:{tmp_path}/a\0b")
+            with pytest.raises(ValueError, match="has no port"):
+                call("[::1]")
+
+    run(main)
+    assert not list(tmp_path.iterdir())

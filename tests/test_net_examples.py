@@ -102,8 +102,20 @@ def test_redis_s_commands(redis):
         ask(sock, command(b"SET", b"k", b"v", b"NX"), b"$-1\r\n")
         ask(sock, command(b"SET", b"k", b"v", b"XX", b"EX", b"100"), b"+OK\r\n")
         ask(sock, command(b"TTL", b"k"), b":100\r\n")
-        ask(sock, command(b"SET", b"gone", b"v", b"PX", b"0"), b"+OK\r\n")
-        ask(sock, command(b"GET", b"gone"), b"$-1\r\n")
+        ask(sock, command(b"SET", b"gone", b"v", b"PX", b"1"), b"+OK\r\n")
+        reply = b""
+        while reply != b"$-1\r\n":
+            sock.sendall(command(b"GET", b"gone"))
+            reply = sock.recv(100)
+        for wrong in (b"0", b"-1"):
+            ask(sock, command(b"SET", b"k", b"v", b"EX", wrong), b"-ERR invalid expire time in 'set' command\r\n")
+        for wrong in (b"9" * 400, b"9223372036854775808", b" 5 ", b"1_0"):
+            ask(sock, command(b"SET", b"k", b"v", b"EX", wrong), b"-ERR value is not an integer or out of range\r\n")
+        ask(sock, command(b"SET", b"most", b"9223372036854775807"), b"+OK\r\n")
+        ask(sock, command(b"INCR", b"most"), b"-ERR increment or decrement would overflow\r\n")
+        ask(sock, command(b"DEL", b"most"), b":1\r\n")
+        ask(sock, command(b"\r\n+OK"), b"-ERR unknown command ' +OK'\r\n")
+        ask(sock, b"PING\n", b"+PONG\r\n")
         many = b"".join(command(b"INCR", b"n") for _ in range(1000))
         ask(sock, many, b"".join(b":%d\r\n" % (i + 1) for i in range(1000)))
         for byte in command(b"MGET", b"k", b"n"):

@@ -456,3 +456,17 @@ gort.run(main)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True)
     assert done.stderr == ""
     assert [Path(f"{path}{end}").read_text() for end in ("", "b", "c")] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("call", [lambda f: f.readinto(bytearray(5)), lambda f: f.readinto1(bytearray(5)), lambda f: f.read()])
+def test_reading_what_is_only_written(tmp_path: Any, call: Any) -> None:
+    """Broken: the file waits for itself."""
+
+    def main() -> None:
+        with gort.open(tmp_path / "file", "wb") as file:
+            with pytest.raises(io.UnsupportedOperation):
+                call(file)
+            file.write(b"on")
+
+    run(main)
+    assert (tmp_path / "file").read_bytes() == b"on"

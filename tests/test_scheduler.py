@@ -594,11 +594,13 @@ def test_a_garbage_collection_ends_a_slice() -> None:
 def test_schedtrace_prints_a_line_now_and_then() -> None:
     """Broken: GORT_DEBUG=schedtrace=MILLISECONDS prints no lines like Go's, or takes nonsense in silence."""
     program = "import gort; gort.run(gort.sleep, 0.3, procs=2)"
-    for value, good in (("schedtrace=20", True), ("schedtrace=often", False)):
+    for value, good in (("schedtrace=20", True), ("schedtrace=0,stuck=0", True), ("schedtrace=often", False)):
         env = {**os.environ, "GORT_DEBUG": value}
         done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=60)
         assert (done.returncode == 0) is good
-        if good:
+        if value == "schedtrace=0,stuck=0":
+            assert not done.stderr  # off, as in Go
+        elif good:
             lines = done.stderr.splitlines()
             assert len(lines) >= 2 and all(line.startswith("SCHED ") for line in lines)
             assert "gomaxprocs=2" in lines[0] and "runqueue=" in lines[0]

@@ -443,3 +443,17 @@ def test_a_ticker_with_the_shortest_period() -> None:
         sleep(1e-3)
 
     run(main, procs=1)
+
+
+def test_a_ticker_that_is_reset_in_another_run() -> None:
+    """Broken: it waits for a tick of the runtime that it was made in, which is gone."""
+    ticker = run(Ticker, 1000)
+    ticker.reset(0.001)
+
+    def main() -> None:
+        ticker.reset(0.001)
+        ticker.c.recv(1000)
+        ticker.c.recv(1000)
+
+    run(main)
+    ticker.stop()

@@ -54,7 +54,9 @@ from ..runtime.wait import on_goroutine as _on_goroutine
 overdue = False
 _overdue.register(globals())
 
-_DONTWAIT = getattr(_std, "MSG_DONTWAIT", 0)
+_DONTWAIT = getattr(_std, "MSG_DONTWAIT", 0)  # with a time-out the standard socket takes no notice of it
+_WAITALL = getattr(_std, "MSG_WAITALL", 0)
+_PEEK = getattr(_std, "MSG_PEEK", 0)
 _UNDER_WAY = (_errno.EINPROGRESS, _errno.EALREADY, _errno.EINTR)
 _LONGEST = 9223372036.0  # seconds that the standard socket's time-out can hold
 _accept, _recv, _send, _close = _base._accept, _base.recv, _base.send, _base.close
@@ -180,7 +182,7 @@ class socket(_std.socket):
         try:
             return call(self, *args)
         except BlockingIOError:
-            if self._timeout == 0.0 or flags & _DONTWAIT:
+            if self._timeout == 0.0 or (flags & _DONTWAIT and self._timeout is None):
                 raise
         return self._again(False, call, *args)
 
@@ -190,7 +192,7 @@ class socket(_std.socket):
         try:
             return call(self, *args)
         except BlockingIOError:
-            if self._timeout == 0.0 or flags & _DONTWAIT:
+            if self._timeout == 0.0 or (flags & _DONTWAIT and self._timeout is None):
                 raise
         return self._again(True, call, *args)
 
@@ -200,16 +202,42 @@ class socket(_std.socket):
         """Receive up to so many bytes; b"": the other side has closed."""
         if overdue:
             _give_way()
+        if flags and bufsize > 0 and self._wants_all(flags):
+            buffer = bytearray(bufsize)
+            return bytes(buffer[: self._fill(memoryview(buffer), flags)])
         try:
             return _recv(self, bufsize, flags)
         except BlockingIOError:
-            if self._timeout == 0.0 or flags & _DONTWAIT:
+            if self._timeout == 0.0 or (flags & _DONTWAIT and self._timeout is None):
                 raise
         return self._again(False, _recv, bufsize, flags)
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         """Receive into a buffer; how many bytes?"""
+        if flags and self._wants_all(flags):
+            with memoryview(buffer) as view, view.cast("B") as octets:
+                if 0 <= nbytes <= len(octets):
+                    return self._fill(octets[:nbytes] if nbytes else octets, flags)
         return self._read(_base.recv_into, flags, buffer, nbytes, flags)
+
+    def _wants_all(self, flags: int) -> bool:
+        """Is it to wait until all has come?  The system does that for a stream without a time-out only."""
+        return bool(flags & _WAITALL) and not flags & _PEEK and self._timeout is None and self.type == _std.SOCK_STREAM
+
+    def _fill(self, view: memoryview, flags: int) -> int:
+        """Receive until the buffer is full, or the other side has closed; after an error, what had come before it."""
+        got = 0
+        while got < len(view):
+            try:
+                n = self._read(_base.recv_into, flags, view[got:], 0, flags)
+            except OSError:
+                if not got:
+                    raise
+                break
+            if not n:
+                break
+            got += n
+        return got
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """Receive up to so many bytes; also from whom."""
@@ -237,7 +265,7 @@ class socket(_std.socket):
         try:
             return _send(self, data, flags)
         except BlockingIOError:
-            if self._timeout == 0.0 or flags & _DONTWAIT:
+            if self._timeout == 0.0 or (flags & _DONTWAIT and self._timeout is None):
                 raise
         return self._again(True, _send, data, flags)
 
@@ -251,7 +279,7 @@ class socket(_std.socket):
             if type(data) is bytes and sent == len(data):
                 return
         except BlockingIOError:
-            if self._timeout == 0.0:
+            if self._timeout == 0.0 or (flags & _DONTWAIT and self._timeout is None):
                 raise
         until = self._until()
         with memoryview(data) as view, view.cast("B") as octets:
@@ -260,7 +288,7 @@ class socket(_std.socket):
                 try:
                     sent += _send(self, octets[sent:], flags)
                 except BlockingIOError:
-                    if self._timeout == 0.0:
+                    if self._timeout == 0.0 or (flags & _DONTWAIT and self._timeout is None):
                         raise
                     self._wait(True, until)
 

@@ -13,6 +13,7 @@ threads and not daemons.  Join what must be finished.
 
 from __future__ import annotations
 
+import sys as _sys
 import threading as _std
 from collections.abc import Callable as _Callable
 from typing import Any
@@ -21,6 +22,7 @@ from .. import borrow as _borrow
 from ..errors import GortError as _GortError
 from ..runtime import overdue as _overdue
 from ..runtime.carrier import current as _current
+from ..runtime.goroutine import ENDS as _ENDS
 from ..runtime.goroutine import Goroutine as _Goroutine
 from ..runtime.instance import go as _go
 from ..runtime.wait import give_way as _give_way
@@ -56,6 +58,8 @@ def _check_acquire(blocking: bool, timeout: float) -> float | None:
         return 0
     if timeout == -1:
         return None
+    if timeout != timeout:
+        raise ValueError("Invalid value NaN (not a number)")
     if timeout < 0:
         raise ValueError("timeout value must be a non-negative number")
     if timeout > _std.TIMEOUT_MAX:
@@ -179,6 +183,10 @@ class Thread(_std.Thread):
     _goroutine: _Goroutine[None] | None = None
     _over: _Event | None = None
 
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        _std.Thread.__init__(self, *args, **kw)  # and not super(): Timer borrows from the standard one
+        self._standard_hook = self.__dict__.pop("_invoke_excepthook")  # ours is the class's
+
     def start(self) -> None:
         """Begin to run it."""
         if _current() is None:
@@ -203,10 +211,25 @@ class Thread(_std.Thread):
                 self.run()
             else:
                 context.run(self.run)
-        except SystemExit:
-            pass
-        except Exception:
+        except _ENDS:
+            raise
+        except BaseException:  # SystemExit too, of which the standard hook takes no notice
             self._invoke_excepthook(self)
+
+    def _invoke_excepthook(self, _thread: Any) -> None:
+        """Have the hook called: this module's, if the program has put its own there, else the standard one's."""
+        hook = globals()["excepthook"]
+        if hook is _hook or hook is None:
+            self._standard_hook(self)
+            return
+        args = _std.ExceptHookArgs([*_sys.exc_info(), self])
+        try:
+            hook(args)
+        except Exception as exc:
+            exc.__suppress_context__ = True
+            _sys.excepthook(type(exc), exc, exc.__traceback__)
+        finally:
+            args = None  # it is a cycle
 
     def _bootstrap_inner(self) -> None:
         try:
@@ -229,6 +252,8 @@ class Thread(_std.Thread):
         self._join(g.join, timeout)
 
     def _join(self, wait: _Callable[[float | None], None], timeout: float | None) -> bool:
+        if timeout is not None and timeout > _std.TIMEOUT_MAX:
+            raise OverflowError("timeout value is too large")
         try:
             wait(timeout if timeout is None else float(timeout))
         except TimeoutError as exc:
@@ -306,3 +331,4 @@ Barrier = _borrow.cls(_std.Barrier, globals())
 Timer = _borrow.cls(_std.Timer, globals(), Thread)
 currentThread = current_thread
 activeCount = active_count
+_hook = globals()["excepthook"]  # as borrowed: a program may put another in its place

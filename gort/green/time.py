@@ -27,6 +27,8 @@ def sleep(seconds: float, /) -> None:
         raise ValueError("Invalid value NaN (not a number)")
     if seconds < 0:
         raise ValueError("sleep length must be non-negative")
+    if seconds >= 2**63 / 1e9:  # nanoseconds that no C integer holds, which the standard one says in its own words
+        _time.sleep(seconds)
     _sleep(seconds)
 
 

@@ -42,7 +42,7 @@ def parse(address: Any) -> Unix | Inet:
         path = address[5:]
         return _unix(address, "\0" + path[1:] if path.startswith("@") else path)
     host, colon, port = address.rpartition(":")
-    if not colon:
+    if not colon or (address.startswith("[") and address.endswith("]")):
         raise ValueError(f"address {address!r} has no port: write {_FORMS}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -57,6 +57,8 @@ _FORMS = "'host:port', '[::1]:port', (host, port), 'unix:/path' or a path object
 def _unix(address: Any, path: str | bytes) -> Unix:
     if not path or path == "\0":
         raise ValueError(f"address {address!r} names no path: write 'unix:/path'")
+    if path[0] not in ("\0", 0) and ("\0" if isinstance(path, str) else b"\0") in path:  # type: ignore[operator]
+        raise ValueError(f"address {address!r} has a zero byte in its path, where the system would end it")
     return Unix(path)
 
 

@@ -22,6 +22,7 @@ overdue = False
 _overdue.register(globals())
 
 CHUNK = 65536
+MOST = 1 << 24  # bytes asked of the system at once: it makes room for all of them
 LIMIT = 2**20
 
 

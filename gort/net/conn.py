@@ -41,7 +41,7 @@ from ..runtime.blocking import blocking
 from ..runtime.latch import contend
 from ..runtime.netpoll import Descriptor, Direction, take_error
 from ..runtime.wait import give_way, is_late, late
-from .ahead import CHUNK, LIMIT, ReadAhead
+from .ahead import CHUNK, LIMIT, MOST, ReadAhead
 from .errors import ConnClosed
 from .turns import WriteTurns
 
@@ -64,7 +64,7 @@ class Conn(ReadAhead, WriteTurns):
 
     __slots__ = (
         "__weakref__", "_buf", "_d", "_dry", "_guess", "_in", "_late", "_line", "_next", "_plain_read", "_plain_write",
-        "_reading", "_recv", "_send", "_sock", "_tcp", "_turn",
+        "_reading", "_recv", "_send", "_shut", "_sock", "_tcp", "_turn",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
@@ -84,6 +84,7 @@ class Conn(ReadAhead, WriteTurns):
         self._dry = False
         self._guess = SMALL  # for how many bytes to ask first
         self._late: OSError | None = None  # an error that the next read is to raise
+        self._shut = False
         self._turn = [None]
         self._line = self._next = None
         self._buf = None
@@ -203,7 +204,7 @@ class Conn(ReadAhead, WriteTurns):
         if data and asked < n:
             self._guess = n
             try:
-                data += self._recv(n - asked)
+                data += self._recv(min(n - asked, MOST))
             except BlockingIOError:
                 pass
             except OSError as exc:  # which the system tells only once, and we have data to return
@@ -225,6 +226,8 @@ class Conn(ReadAhead, WriteTurns):
 
     def _some(self, n: int, until: float | None, timeout: float | None) -> bytes:
         """Wait for data from the socket."""
+        if self._shut:
+            return b""
         side = self._in
         try:
             if self._late is not None:
@@ -249,7 +252,7 @@ class Conn(ReadAhead, WriteTurns):
             self._fail(exc)
 
     def _try_read(self, n: int) -> bytes:
-        return self._recv(n)
+        return self._recv(min(n, MOST))
 
     def _wait(self, side: Direction, until: float | None, timeout: float | None) -> None:
         left = None if until is None else max(0.0, until - monotonic())
@@ -405,7 +408,7 @@ class Conn(ReadAhead, WriteTurns):
 
     def _plain(self) -> None:
         """May `read` and `write` take the short way?"""
-        self._plain_read = self._in.deadline is None and not self._buf and self._late is None and not self._d.closed
+        self._plain_read = self._in.deadline is None and not (self._buf or self._late or self._shut or self._d.closed)
         self._plain_write = self._d.write.deadline is None and not self._d.closed
 
     # -- the end ------------------------------------------------------------------------------------------------
@@ -416,7 +419,9 @@ class Conn(ReadAhead, WriteTurns):
             self._shutdown(socket.SHUT_WR)
 
     def close_read(self) -> None:
-        """Read no more: `read` returns b"".  Go: CloseRead."""
+        """Read no more: `read` returns b"", whatever still comes.  Go: CloseRead."""
+        self._shut = True
+        self._plain_read = False
         self._shutdown(socket.SHUT_RD)
 
     def _shutdown(self, how: int) -> None:

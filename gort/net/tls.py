@@ -6,6 +6,9 @@ for that in the descriptor's direction and calls it again.  Everything else is C
 OpenSSL's connection object is no place for two threads at once, and a goroutine that reads may run on another machine
 than one that writes.  So every call to it is made under a lock; none of these calls blocks.
 
+A stream that the peer ends without TLS's own farewell (close_notify) ends like any other, as in the standard module: who
+must know that nothing was cut off needs a length or an end mark in his protocol.
+
 A client verifies certificates and host names unless it is given a context that says otherwise.  The handshake is part
 of `dial`; on a server it is part of the first operation, or of `handshake`, so that a slow client holds up nobody else.
 """
@@ -24,7 +27,7 @@ from ..runtime.netpoll import Direction
 from ..runtime.scope import Scope
 from ..runtime.timers import check_seconds, deadline
 from ..runtime.wait import is_late, late
-from .ahead import CHUNK
+from .ahead import CHUNK, MOST
 from .conn import Conn, Data
 
 _default: ssl.SSLContext | None = None
@@ -155,13 +158,15 @@ class TLSConn(Conn):
     def _some(self, n: int, until: float | None, timeout: float | None) -> bytes:
         if not self._done:
             self._shake_hands(None if until is None else max(0.0, until - monotonic()), self._in)
+        if self._shut:
+            return b""
         try:
             while True:
                 self._d.check_deadline(self._in)
                 try:
                     with self._ssl_lock:
                         if not self._drained:
-                            return self._ssl.recv(n)
+                            return self._ssl.recv(min(n, MOST))
                         data = bytes(self._drained[:n])
                         del self._drained[:n]
                         return data

@@ -61,12 +61,12 @@ def _new_scheduler(procs: int | None, max_threads: int | None = None) -> Schedul
     chance.begin()
     sched = Scheduler(n, limit)
     options = _debug_options()
-    if "stuck" in options:
+    if options.get("stuck", "0") != "0":
         sched.sysmon.stuck_places = set()
     trace = options.get("schedtrace")
     if trace is not None:
         try:
-            sched.sysmon.trace = max(1, int(trace)) / 1000
+            sched.sysmon.trace = max(0, int(trace)) / 1000  # 0 is off, as in Go
         except ValueError:
             raise ValueError(f"GORT_DEBUG: schedtrace must be a number of milliseconds, not {trace!r}") from None
     with _lock:
