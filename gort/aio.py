@@ -30,7 +30,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
-import os
 import threading
 from collections.abc import Awaitable, Coroutine
 from contextvars import Context, copy_context
@@ -40,6 +39,7 @@ from typing import Any, TypeVar
 from .awaiting import settle
 from .errors import GortError, ThreadLimit
 from .runtime import deadlock, instance
+from .runtime.fork import in_child
 from .runtime.goroutine import CANCELLATIONS, Goroutine
 from .runtime.scope import Shield
 from .runtime.timers import INFINITY, check_seconds, deadline
@@ -344,5 +344,4 @@ def _forget() -> None:
         instance._at_end.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+in_child(_forget)

@@ -23,7 +23,8 @@ call cancel to release anything, see next.
 
 Books.  A context that nobody listens to costs nothing: it has no timer, and its parent does not know of it; whether
 it has ended is seen when it is asked (`_look`).  Listeners are a ``with`` block until it is left, an `after_func` until
-it is stopped, a `done` channel for good (who waits at it sees to the time first: `_Done.prepare`), and a child that has listeners itself.  With its first listener a context
+it is stopped, a `done` channel for good (who waits at it sees to the time first: `_Done.prepare`), and a child that has
+listeners itself.  With its first listener a context
 enters its parent's books, with its last it leaves them (`_listen`, `_unlisten`).  As long as it has any, a timer rings
 at its deadline: one in each runtime that listens, for a runtime may end, and a context be used in the next.  So whoever
 is listened to is held by whatever can end it, and nothing else is held by anybody.
@@ -47,7 +48,6 @@ never end); one lock for all contexts (trees have nothing to do with each other:
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
@@ -61,7 +61,7 @@ from .chan import Chan
 from .errors import ChannelClosed, GortError, RuntimeClosed
 from .runtime import instance
 from .runtime.carrier import current as _current_goroutine
-from .runtime.fork import free
+from .runtime.fork import free, in_child
 from .runtime.goroutine import Goroutine
 from .runtime.scope import Scope
 from .runtime.scope import owner as scope_owner
@@ -203,8 +203,7 @@ def _in_child() -> None:
         free(lock)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+in_child(_in_child)
 
 
 class Context:

@@ -15,7 +15,6 @@ piece of work keeps its own name, place and context).
 from __future__ import annotations
 
 import concurrent.futures as std
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from .chan import Chan
 from .errors import GoroutineCancelled, GortError
 from .runtime import instance
 from .runtime.carrier import current
-from .runtime.fork import free
+from .runtime.fork import free, in_child
 from .runtime.goroutine import Goroutine, errors_of
 from .runtime.limits import check_procs
 from .runtime.report import report
@@ -252,5 +251,4 @@ def _in_child() -> None:
         executor._left_behind()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+in_child(_in_child)

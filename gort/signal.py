@@ -31,7 +31,6 @@ that they interrupted); `signal.set_wakeup_fd` (there is one for a process, and 
 from __future__ import annotations
 
 import _thread
-import os
 import queue
 import signal as _signal
 import threading
@@ -40,6 +39,7 @@ from typing import Any
 
 from .chan import Chan
 from .errors import ChannelClosed, GortError
+from .runtime.fork import in_child
 from .runtime.interrupt import Interrupt
 
 __all__ = ["notify", "stop"]
@@ -190,5 +190,4 @@ def _after_fork() -> None:
         _start_relay()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)

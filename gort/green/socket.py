@@ -54,7 +54,7 @@ from ..runtime.wait import on_goroutine as _on_goroutine
 overdue = False
 _overdue.register(globals())
 
-_DONTWAIT = getattr(_std, "MSG_DONTWAIT", 0)  # with a time-out the standard socket takes no notice of it
+_DONTWAIT = getattr(_std, "MSG_DONTWAIT", 0)
 _WAITALL = getattr(_std, "MSG_WAITALL", 0)
 _PEEK = getattr(_std, "MSG_PEEK", 0)
 _UNDER_WAY = (_errno.EINPROGRESS, _errno.EALREADY, _errno.EINTR)
@@ -176,13 +176,17 @@ class socket(_std.socket):
             except BlockingIOError:
                 pass
 
+    def _must_not_wait(self, flags: int) -> bool:
+        """Is "it would block" what the caller wants to hear?  With a time-out the standard socket asks no flag."""
+        return self._timeout == 0.0 or (self._timeout is None and bool(flags & _DONTWAIT))
+
     def _read(self, call: _Callable[..., Any], flags: int, *args: Any) -> Any:
         if overdue:
             _give_way()
         try:
             return call(self, *args)
         except BlockingIOError:
-            if self._timeout == 0.0 or (flags & _DONTWAIT and self._timeout is None):
+            if self._must_not_wait(flags):
                 raise
         return self._again(False, call, *args)
 
@@ -192,7 +196,7 @@ class socket(_std.socket):
         try:
             return call(self, *args)
         except BlockingIOError:
-            if self._timeout == 0.0 or (flags & _DONTWAIT and self._timeout is None):
+            if self._must_not_wait(flags):
                 raise
         return self._again(True, call, *args)
 
@@ -208,7 +212,7 @@ class socket(_std.socket):
         try:
             return _recv(self, bufsize, flags)
         except BlockingIOError:
-            if self._timeout == 0.0 or (flags & _DONTWAIT and self._timeout is None):
+            if self._must_not_wait(flags):
                 raise
         return self._again(False, _recv, bufsize, flags)
 
@@ -265,7 +269,7 @@ class socket(_std.socket):
         try:
             return _send(self, data, flags)
         except BlockingIOError:
-            if self._timeout == 0.0 or (flags & _DONTWAIT and self._timeout is None):
+            if self._must_not_wait(flags):
                 raise
         return self._again(True, _send, data, flags)
 
@@ -279,7 +283,7 @@ class socket(_std.socket):
             if type(data) is bytes and sent == len(data):
                 return
         except BlockingIOError:
-            if self._timeout == 0.0 or (flags & _DONTWAIT and self._timeout is None):
+            if self._must_not_wait(flags):
                 raise
         until = self._until()
         with memoryview(data) as view, view.cast("B") as octets:
@@ -288,7 +292,7 @@ class socket(_std.socket):
                 try:
                     sent += _send(self, octets[sent:], flags)
                 except BlockingIOError:
-                    if self._timeout == 0.0 or (flags & _DONTWAIT and self._timeout is None):
+                    if self._must_not_wait(flags):
                         raise
                     self._wait(True, until)
 

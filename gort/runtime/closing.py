@@ -66,6 +66,7 @@ def next_wave(sched: Any) -> None:
 
 
 def drop_fresh(sched: Any) -> None:
+    """End the goroutines that have not started, as cancelled."""
     for queue in [sched.grq, sched.backlog, *(p.lrq for p in sched.allp)]:
         while queue:
             try:
@@ -83,6 +84,7 @@ def may_end(sched: Any, m: Any) -> bool:
 
 
 def all_ended(sched: Any) -> None:
+    """The last machine has ended, or nobody waits for it any more: close what is left, and let those go on who wait."""
     sched.closed = True
     sched.sysmon.stop()
     sched.spares.close()

@@ -37,9 +37,9 @@ The suspended greenlets are kept (`_left_behind`), for dropping the last referen
 
 Locks.  Each one that lives in a module, or in a scheduler that is still used on the way out, may have been held by a
 thread that is gone: they are made anew (`free`).  What stands above the runtime and has such locks of its own, or
-knows of work that has stayed behind (a context, an Executor, a SingleFlight), does the same in a function that it
-registers with the system; it is called after ours, when every goroutine that is not here has ended.  The data they guard is changed by single operations of C code, which a fork
-does not cut in two (a free-threaded build stops all threads before it forks).
+knows of work that has stayed behind (a context, an Executor, a SingleFlight), does the same in a function of
+its own (`in_child`); it is called after ours, when every goroutine that is not here has ended.  The data they guard is
+changed by single operations of C code, which a fork does not cut in two (a free-threaded build stops all threads before it forks).
 
 Refused: to hold the locks over the fork, as logging does (a goroutine could not fork while another one is in the
 middle of something, and signal handlers fork too); to let the forking goroutine stay one, on a machine made for it (it
@@ -51,6 +51,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -289,5 +290,10 @@ def _end_process(g: Goroutine[Any] | None) -> None:
         os._exit(status)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+def in_child(call: Callable[[], None]) -> None:
+    """Have call() called in every child of a fork, after ours and in the order in which they were given."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=call)
+
+
+in_child(_in_child)

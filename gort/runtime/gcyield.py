@@ -24,7 +24,7 @@ from typing import Any
 from greenlet import getcurrent
 
 from . import overdue
-from .wait import COLLECTING, here
+from .wait import COLLECTING, carrier, here
 
 _users = 0
 last = 0.0  # when a collection ended last
@@ -50,12 +50,7 @@ def _collected(phase: str, _info: dict[str, Any]) -> None:
 
 
 def _mark() -> None:
-    try:
-        w: Any = getcurrent()
-    except RuntimeError:
-        return
-    while w is not None and not hasattr(w, "carries"):
-        w = w.parent
+    w = carrier()
     if w is None:
         _marked.append((None, None))
         here.collecting = True
@@ -64,13 +59,13 @@ def _mark() -> None:
         w.pending = COLLECTING
 
 
-def _unmark(carrier: Any, pending: BaseException | None) -> None:
-    if carrier is None:
+def _unmark(w: Any, pending: BaseException | None) -> None:
+    if w is None:
         here.collecting = False
-    elif getattr(carrier, "pending", None) is COLLECTING:  # else this is the child of a fork
-        carrier.pending = pending
+    elif getattr(w, "pending", None) is COLLECTING:  # else this is the child of a fork
+        w.pending = pending
         if pending is None:
-            carrier.m.advance(carrier)  # what has come meanwhile
+            w.m.advance(w)  # what has come meanwhile
 
 
 def install() -> None:

@@ -323,11 +323,9 @@ class Goroutine(Generic[T]):
         self._unasked = Unasked(errors, label, sched)
 
 
-# What says that something was cancelled: code above the runtime adds what others' futures say.
-CANCELLATIONS: list[type[BaseException]] = [Cancelled, GreenletExit, GoroutineCancelled]
-
-
 ENDS = (Cancelled, GreenletExit)  # what ends a goroutine that is not to go on
+# What says that something was cancelled: code above the runtime adds what others' futures say.
+CANCELLATIONS: list[type[BaseException]] = [*ENDS, GoroutineCancelled]
 
 
 def consists_of(exc: BaseException, kinds: Any) -> bool:
@@ -341,6 +339,7 @@ def without(exc: BaseException, kinds: Any) -> BaseException | None:
     """What remains of it without the exceptions of these classes, at any depth of an exception group."""
     if isinstance(exc, kinds):
         return None
+    # (A split that finds nothing gives a copy, and no longer the exception that others have seen.)
     return exc.split(kinds)[1] if isinstance(exc, BaseExceptionGroup) and exc.subgroup(kinds) is not None else exc
 
 

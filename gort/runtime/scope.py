@@ -26,11 +26,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from greenlet import getcurrent
-
 from ..errors import Cancelled, GortError
-from . import plain
-from .carrier import Carrier, current
+from . import plain, wait
+from .carrier import current
 from .goroutine import Goroutine
 from .wait import COLLECTING
 
@@ -39,13 +37,6 @@ def owner() -> Any:
     """Whose scopes the caller's are: its goroutine, or its plain thread if that has ever entered one; else None."""
     g = current()
     return plain.here() if g is None else g
-
-
-def _carrier() -> Any:
-    w: Any = getcurrent()
-    while w is not None and type(w) is not Carrier:
-        w = w.parent
-    return w
 
 
 class _Finalizer(Goroutine[None]):
@@ -63,7 +54,7 @@ class _Finalizer(Goroutine[None]):
 
 def _between_goroutines() -> Goroutine[Any] | None:
     """A stand-in for the calling carrier's goroutine, if it has none at the moment.  It ends with its outermost block."""
-    carrier = _carrier()
+    carrier = wait.carrier()
     if carrier is None:
         return None
     g = _Finalizer(_Finalizer.leave, (), {}, None, None, 0)
@@ -177,8 +168,8 @@ class Shield:
             g.shield()
         elif g is not None:
             g._shields = getattr(g, "_shields", 0) + 1
-            carrier = _carrier()
-            if carrier.pending is not None and carrier.pending is not COLLECTING:  # had come before, and waits for a blocking operation
+            carrier = wait.carrier()
+            if carrier.pending not in (None, COLLECTING):  # had come before, and waits for a blocking operation
                 g._held = [*getattr(g, "_held", ()), carrier.pending, *getattr(g, "_more", ())]
                 g._more = []
                 carrier.pending = None

@@ -231,17 +231,20 @@ def _no_wait() -> GortError:
     return GortError(*COLLECTING.args)
 
 
+def carrier() -> Any:
+    """The carrier that the caller runs in, itself or in a greenlet of a goroutine's own; None on a plain thread."""
+    try:
+        w: Any = getcurrent()
+    except RuntimeError:  # the interpreter is ending: a finalizer asks, and no greenlet can run any more
+        return None
+    while w is not None and not hasattr(w, "carries"):
+        w = w.parent
+    return w
+
+
 def on_goroutine() -> bool:
     """Does the caller run inside a goroutine?"""
-    try:
-        w = getcurrent()
-    except RuntimeError:  # the interpreter is ending: a finalizer asks, and no greenlet can run any more
-        return False
-    while w is not None:
-        if hasattr(w, "carries"):
-            return True
-        w = w.parent
-    return False
+    return carrier() is not None
 
 
 def in_block() -> bool:

@@ -16,7 +16,6 @@ Go has it in golang.org/x/sync/singleflight, with the same rules.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Hashable
 from time import monotonic
@@ -26,7 +25,7 @@ from weakref import WeakSet
 from greenlet import getcurrent
 
 from ..runtime import overdue as _overdue
-from ..runtime.fork import free
+from ..runtime.fork import free, in_child
 from ..runtime.timers import check_seconds, deadline
 from ..runtime.wait import give_way
 from .errors import SyncError
@@ -84,8 +83,10 @@ class SingleFlight:
         while True:
             with self._lock:
                 call = self._calls.get(key)
-                leads = call is None or call.leader is None  # None: it has stayed behind, see below
-                if call is None or leads:
+                if call is not None and call.leader is None:
+                    call = None  # its leader has stayed behind: see below
+                leads = call is None
+                if call is None:
                     call = self._calls[key] = _Call(key, me)
                 else:
                     call.sharers += 1
@@ -153,5 +154,4 @@ def _in_child() -> None:
                 call.leader = None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+in_child(_in_child)
