@@ -118,23 +118,24 @@ def compare(old, new, workloads):
     if not changes:
         raise UsageError("The two results have no number of gort's in common, so there is nothing to compare.")
     changes.sort(key=lambda change: -change.ratio)
-    missing = [key for key in _measured(old) if key not in _measured(new)]
+    before, now = _measured(old), _measured(new)
+    missing = [key for key in before if key not in now]
     lost = [key for key in missing if _is_lost(key, old, new, workloads)]
-    others, others_gone = [key for key in missing if key not in lost], []
+    others = [key for key in missing if key not in lost]
+    gone = [  # single numbers, of series that are there
+        (key, metric)
+        for key in before
+        if key in now and key.workload in workloads
+        for metric in workloads[key.workload].metrics
+        if old.values(key, metric) and not new.values(key, metric)
+    ]
+    own, rival = ([_number(*each) for each in gone if (each[0].contender == "gort") is ours] for ours in (True, False))
     names = [f"{key.workload}, {key.point}: {key.contender}" for key in lost]
-    for key, metric in _metrics_gone(old, new, workloads):
-        (names if key.contender == "gort" else others_gone).append(f"{key.workload}, {key.point}: {metric} of {key.contender}")
-    absent = _absences(others, new) + others_gone
-    return Comparison(machine, changes, differences(old.facts, new.facts), absent, names)
+    return Comparison(machine, changes, differences(old.facts, new.facts), _absences(others, new) + rival, names + own)
 
 
-def _metrics_gone(old, new, workloads):
-    """Single numbers that are there no more, of series that are."""
-    for key in _measured(old):
-        if key in _measured(new) and key.workload in workloads:
-            for metric in workloads[key.workload].metrics:
-                if old.values(key, metric) and not new.values(key, metric):
-                    yield key, metric
+def _number(key, metric):
+    return f"{key.workload}, {key.point}: {metric} of {key.contender}"
 
 
 def _measured(results):

@@ -170,11 +170,19 @@ def why_not(module):
         text=True,
     )
     if found.returncode:
-        lines = found.stderr.strip().splitlines()
-        reason = lines[-1] if lines else f"exit status {found.returncode}"
+        reason = last_words(found.stderr) or f"exit status {found.returncode}"
         top = module.partition(".")[0]
         return "is not installed" if reason.endswith(f"No module named '{top}'") else f"cannot be imported ({reason})"
     return None if found.stdout.strip() == "usable" else "would turn the GIL on"
+
+
+def last_words(text):
+    """The last line that a process wrote: as a rule its exception; "" if there is none.
+
+    (Of an exception group, whose last line is a frame, the last exception in it.)
+    """
+    lines = [line.strip().removeprefix("| ").strip() for line in text.splitlines()]
+    return next((line for line in reversed(lines) if line.strip("+-| ")), "")
 
 
 def interpreter():

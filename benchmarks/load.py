@@ -62,21 +62,21 @@ class Load:
                 self._expect("done")
             meter.latencies.extend(json.loads(process.stdout.readline()))
             process.stdin.close()
-            said = process.stderr.read()  # until it ends; it writes there only if it fails
+            said = self._last_words()  # when it ends; it writes there only if it fails
         if process.returncode:
-            raise RuntimeError(f"the client ended with status {process.returncode}: {_last_line(said)}")
+            raise RuntimeError(f"the client ended with status {process.returncode}: {said}")
 
     def _expect(self, word):
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the client has ended: {_last_line(self._process.stderr.read())}")
+            raise RuntimeError(f"the client has ended: {self._last_words()}")
         if line != word + "\n":
             raise RuntimeError(f"the client said {line!r} instead of {word!r}")
 
+    def _last_words(self):
+        from benchmarks.contenders import last_words
 
-def _last_line(text):
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+        return last_words(self._process.stderr.read()) or "it said nothing"
 
 
 def raise_descriptor_limit():

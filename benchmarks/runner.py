@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from benchmarks import shape
 from benchmarks.child import LONG_ENOUGH
-from benchmarks.contenders import UsageError, contender, environment, interpreter, why_not
+from benchmarks.contenders import UsageError, contender, environment, interpreter, last_words, why_not
 from benchmarks.progress import Progress
 from benchmarks.results import NOT_ALL_RUN, Key, Results
 from benchmarks.workload import Point, Workload, workload
@@ -182,8 +182,7 @@ def why_it_failed(status, stderr):
         return f"hung, and was ended by its time limit; {where}".rstrip("; ")
     if status < 0:
         return f"was killed by signal {-status}" + (" (out of memory?)" if status == -9 else "")
-    lines = [line for line in (line.strip().removeprefix("| ").strip() for line in lines) if line.strip("+-| ")]
-    return lines[-1] if lines else f"exit status {status}"  # (an exception group's last line is a frame)
+    return last_words(stderr) or f"exit status {status}"
 
 
 def workloads_named(names, quick=False):
