@@ -634,11 +634,94 @@ def test_a_goroutine_closes_another_runtime(procs: int) -> None:
     run(main, procs=procs)
 
 
+def test_a_cancelled_goroutine_does_not_wait_for_another_runtimes_end() -> None:
+    """Broken: who closes a runtime from a goroutine cannot be cancelled while a clean-up there takes its time."""
+    a, b = gort.Runtime(1), gort.Runtime(1)
+    hold, begun = Chan(), Chan(1)
+
+    def clean_up() -> None:
+        try:
+            begun.send(None)
+            Chan().recv()
+        finally:
+            hold.recv()
+
+    late = b.go(clean_up)
+    begun.recv()
+    closer = a.go(b.close)
+    while closer.state != "waiting":
+        assert not closer.done()
+        time.sleep(0.001)
+    a.close()
+    assert type(closer.exception()) is gort.Cancelled
+    assert not late.done()  # and b goes on ending: a cancellation has not broken its clean-up off
+    hold.send(None)
+    b.close()
+    assert late.done()
+
+
+def test_the_wait_for_a_runtimes_end_has_a_limit() -> None:
+    """Broken: a time limit does not reach a goroutine that closes another runtime."""
+    hold = Chan()
+    begun = Chan(1)
+
+    def clean_up() -> None:
+        try:
+            begun.send(None)
+            Chan().recv()
+        finally:
+            hold.recv()
+
+    def main() -> None:
+        with gort.Runtime(1) as other:
+            other.go(clean_up)
+            begun.recv()
+            with pytest.raises(TimeoutError), gort.timeout(0.02):
+                other.close()
+            hold.send(None)
+
+    run(main)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("when", ["clean-up", "shield"])
+def test_a_circle_of_runtimes_that_close_each_other(n: int, when: str) -> None:
+    """Broken: goroutines that no cancellation reaches any more wait for the end of each other's runtimes for ever."""
+    some = [gort.Runtime(1) for _ in range(n)]
+    begun = gort.Barrier(n + 1)
+
+    def clean_up(other: gort.Runtime) -> None:
+        try:
+            begun.wait()
+            Chan().recv()
+        finally:
+            other.close()
+
+    def shielded(other: gort.Runtime) -> None:
+        with gort.shield():
+            begun.wait()
+            other.close()
+
+    fn = clean_up if when == "clean-up" else shielded
+    closers = [mine.go(fn, other) for mine, other in zip(some, [*some[1:], some[0]])]
+    begun.wait()
+    for runtime in some:
+        runtime.close()
+    errors = [g.exception() for g in closers]
+    told = [e for e in errors if type(e) is gort.GortError]
+    assert len(told) == 1, errors
+    assert "waits for the end of this one's" in str(told[0])
+
+
 def test_runtimes_close_each_other() -> None:
     """Broken: goroutines of two runtimes that close each other's wait for each other for ever."""
-    a, b = gort.Runtime(1), gort.Runtime(1)
-    begun = gort.Barrier(2)
-    both = [a.go(lambda: (begun.wait(), b.close())), b.go(lambda: (begun.wait(), a.close()))]
-    a.close()
-    b.close()
-    assert all(g.done() for g in both)
+    for _ in range(50):
+        a, b = gort.Runtime(1), gort.Runtime(1)
+        begun = gort.Barrier(3)
+        both = [a.go(lambda: (begun.wait(), b.close())), b.go(lambda: (begun.wait(), a.close()))]
+        begun.wait()
+        a.close()
+        b.close()
+        assert all(g.done() for g in both)
+        for g in both:
+            g.exception()

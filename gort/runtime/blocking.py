@@ -10,9 +10,10 @@ Cancelling.  A call under way cannot be stopped.  The goroutine therefore waits 
 meanwhile, gets the result (an open file, say, which it can then close), and meets the cancellation at its next blocking
 operation.  So nothing that the call opened is ever lost.
 
-The exception are calls that open nothing and change nothing, and may take half a minute: name look-ups (`inquire`).
-A goroutine that is cancelled in one goes away at once.  The answer is thrown away when it comes; the thread is then
-free again, and if the end of the program comes first, the end does not wait for it (it is a daemon).
+The exception are calls whose result nobody need have, and that may take long: name look-ups, and waiting for the end of
+another runtime (`inquire`).  A goroutine that is cancelled in one goes away at once.  The answer is thrown away when it
+comes; the thread is then free again, and if the end of the program comes first, the end does not wait for it (it is a
+daemon).
 
 Ordering.  A spare is in `idle` or has exactly one job: it puts itself there under the pool's lock, after its job is
 done, and is taken from there under the same lock.  Its wake-up is the release of its own OS lock, which cannot be
@@ -229,7 +230,7 @@ def blocking(fn: Callable[..., T], /, *args: Any, **kw: Any) -> T:
 
 
 def inquire(fn: Callable[..., T], /, *args: Any, **kw: Any) -> T:
-    """`blocking` for a call that only asks (a name look-up): a cancellation does not wait for it, nor does the end.
+    """`blocking` for a call that only asks or waits (a name look-up): a cancellation does not wait for it, nor does the end.
 
     What the call returns, or raises, when nobody waits for it any more is thrown away.
     """

@@ -9,18 +9,28 @@ Ordering.  `closing` is set under the lock before anything is dropped, and who p
 `closed` after that (Scheduler.inject, rescue): so a goroutine that comes late is found by a machine, or dropped by
 whoever brought it.
 
+Runtimes that close each other.  A goroutine that closes another runtime waits for its end, and its own runtime does not
+end before that.  So two goroutines can each wait for the other's runtime.  A cancellation ends such a wait (the other
+runtime goes on ending by itself), but one that was met earlier, or that a shield holds back, does not: whoever would
+complete such a circle is told so instead of waiting (`waiting_for`).
+
 For how long the end waits for those that do not notice it is ending.py's matter.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from ..errors import Cancelled
+from ..errors import Cancelled, GortError
 from . import ending
 from .goroutine import FAILED, next_id
 from .report import report
+
+_waits: list[tuple[Any, Any]] = []  # (a scheduler, another one whose end one of its goroutines waits for)
+_waits_lock = threading.RLock()  # a finalizer may come while it is held
 
 
 def begin_close(sched: Any) -> None:
@@ -98,18 +108,35 @@ def join_threads(sched: Any, patience: ending.Patience | None = None) -> None:
     """Wait until every machine has ended and its thread is gone; but not for those that the patience ends for."""
     if not sched.ended.is_set():
         with sched.lock:
-            sched.joiner = threading.get_ident()
             sched.sysmon.busy()  # somebody must look whether those that are left can end
-    try:
-        if patience is None:
-            ending.join_end(sched)
-        elif not patience.wait() or patience.told:
-            if not sched.closed:
-                all_ended(sched)
-            return
-    finally:
-        sched.joiner = None
+    if patience is None:
+        ending.join_end(sched)
+    elif not patience.wait() or patience.told:
+        if not sched.closed:
+            all_ended(sched)
+        return
     for thread in [*sched.threads, *sched.spares.threads(), sched.sysmon.thread]:
         if thread is not None and thread is not threading.current_thread() and thread.ident is not None:
             thread.join()
     sched.threads.clear()
+
+
+@contextmanager
+def waiting_for(other: Any, mine: Any) -> Iterator[None]:
+    """While a goroutine of the scheduler `mine` waits for the end of `other`.  Raises GortError in a circle."""
+    edge = (mine, other)
+    with _waits_lock:
+        reached = [other]
+        for sched in reached:
+            reached += [target for source, target in _waits if source is sched and target not in reached]
+        if mine in reached:
+            raise GortError(
+                "the Runtime is closing, but this goroutine cannot wait for that: one of that Runtime's goroutines waits "
+                "for the end of this one's; close one of the two from a plain thread"
+            )
+        _waits.append(edge)
+    try:
+        yield
+    finally:
+        with _waits_lock:
+            _waits.remove(edge)

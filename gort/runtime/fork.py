@@ -57,7 +57,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from ..errors import GortError
-from . import chance, deadlock, gcyield, gilshare, goroutine, instance, interrupt, latch, overdue, plain, timers, wait
+from . import chance, closing, deadlock, gcyield, gilshare, goroutine, instance, interrupt, latch, overdue, plain, timers, wait
 from .carrier import Carrier
 from .goroutine import FAILED, Goroutine, errors_of
 from .report import report
@@ -134,7 +134,7 @@ def free(lock: Any) -> None:
 
 def _in_child() -> None:
     """First of all in the child, on its only thread."""
-    for lock in (goroutine._joins, timers._claims, timers.resets, instance._lock):
+    for lock in (goroutine._joins, timers._claims, timers.resets, instance._lock, closing._waits_lock):
         free(lock)
     overdue.forget()
     gcyield.forget()

@@ -25,8 +25,8 @@ from greenlet import getcurrent
 from ..errors import GortError, RuntimeClosed
 from . import chance, deadlock, gcyield, stacks, stats
 from . import overdue as _overdue
-from .blocking import blocking
-from .closing import begin_close, join_threads
+from .blocking import inquire
+from .closing import begin_close, join_threads, waiting_for
 from .ending import Patience
 from .goroutine import Goroutine
 from .interrupt import Interrupt, deferral
@@ -128,17 +128,22 @@ class Runtime:
     def close(self) -> None:
         """Cancel its goroutines, wait until they and its threads have ended.  Twice does no harm.
 
-        In a goroutine of another runtime it parks; a cancellation waits for the end.  Raises GortError if called from
-        one of its own goroutines, which it would wait for.
+        In a goroutine of another runtime it parks; one that is cancelled there does not wait any longer, while the end
+        goes on.  Raises GortError if called from one of its own goroutines, which it would wait for, or from a goroutine
+        of a runtime for whose end one of its goroutines waits.
         """
         m = _machine()
         if m is not None and m.sched is self._sched:
             raise GortError("a Runtime cannot be closed by one of its own goroutines: close it from where it was made")
         begin_close(self._sched)
         if m is None:
-            join_threads(self._sched)
+            self._wait_for_end()
         else:
-            blocking(join_threads, self._sched)
+            with waiting_for(self._sched, m.sched):
+                inquire(self._wait_for_end)
+
+    def _wait_for_end(self) -> None:
+        join_threads(self._sched)
         with _lock:
             if not self._gone and not self._sched.orphaned:
                 self._gone = True
