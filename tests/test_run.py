@@ -713,6 +713,36 @@ def test_a_circle_of_runtimes_that_close_each_other(n: int, when: str) -> None:
     assert "waits for the end of this one's" in str(told[0])
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_runtime_that_can_never_end_is_told_of_it(n: int) -> None:
+    """Broken: main closes a runtime one of whose clean-ups waits for nobody, perhaps in a third one, and all hangs."""
+    some = [gort.Runtime(1) for _ in range(n)]
+    begun = Chan()
+
+    def stuck() -> None:
+        try:
+            begun.send(None)
+            Chan().recv()
+        finally:
+            Chan().recv()
+
+    def closes(other: gort.Runtime) -> None:
+        with gort.shield():
+            begun.send(None)
+            other.close()
+
+    def main() -> None:
+        some[0].close()
+
+    last = some[-1].go(stuck)
+    begun.recv()
+    if n == 2:
+        some[0].go(closes, some[1])
+        begun.recv()
+    run(main)
+    assert type(last.exception()) is gort.Deadlock
+
+
 def test_runtimes_close_each_other() -> None:
     """Broken: goroutines of two runtimes that close each other's wait for each other for ever."""
     for _ in range(50):

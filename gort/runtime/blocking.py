@@ -11,7 +11,7 @@ meanwhile, gets the result (an open file, say, which it can then close), and mee
 operation.  So nothing that the call opened is ever lost.
 
 The exception are calls whose result nobody need have, and that may take long: name look-ups, and waiting for the end of
-another runtime (`inquire`).  A goroutine that is cancelled in one goes away at once.  The answer is thrown away when it
+another runtime (`inquire`, `join`).  A goroutine that is cancelled in one goes away at once.  The answer is thrown away when it
 comes; the thread is then free again, and if the end of the program comes first, the end does not wait for it (it is a
 daemon).
 
@@ -82,6 +82,17 @@ class _Inquiry(_Call):
         ticket[0] = None
         self.abandoned = True
         return True
+
+
+class _Join(_Inquiry):
+    """The same for the end of another runtime: that depends on its goroutines, not on the outside (deadlock.py)."""
+
+    __slots__ = ()
+
+    external = False
+
+    def reason(self, _ticket: Ticket) -> str:
+        return "the end of another Runtime"
 
 
 class _Spare:
@@ -230,11 +241,16 @@ def blocking(fn: Callable[..., T], /, *args: Any, **kw: Any) -> T:
 
 
 def inquire(fn: Callable[..., T], /, *args: Any, **kw: Any) -> T:
-    """`blocking` for a call that only asks or waits (a name look-up): a cancellation does not wait for it, nor does the end.
+    """`blocking` for a call that only asks (a name look-up): a cancellation does not wait for it, nor does the end.
 
     What the call returns, or raises, when nobody waits for it any more is thrown away.
     """
     return _call(_Inquiry, fn, args, kw)
+
+
+def join(fn: Callable[[], None]) -> None:
+    """`inquire` for fn() that waits for the end of another runtime."""
+    _call(_Join, fn, (), {})
 
 
 def _call(kind: type[_Call], fn: Callable[..., T], args: Any, kw: Any) -> T:

@@ -108,10 +108,16 @@ def join_threads(sched: Any, patience: ending.Patience | None = None) -> None:
     """Wait until every machine has ended and its thread is gone; but not for those that the patience ends for."""
     if not sched.ended.is_set():
         with sched.lock:
+            sched.joiners.append(threading.get_ident())
             sched.sysmon.busy()  # somebody must look whether those that are left can end
-    if patience is None:
-        ending.join_end(sched)
-    elif not patience.wait() or patience.told:
+        try:
+            if patience is None:
+                ending.join_end(sched)
+            else:
+                patience.wait()
+        finally:
+            sched.joiners.remove(threading.get_ident())
+    if patience is not None and patience.told:
         if not sched.closed:
             all_ended(sched)
         return
@@ -119,6 +125,11 @@ def join_threads(sched: Any, patience: ending.Patience | None = None) -> None:
         if thread is not None and thread is not threading.current_thread() and thread.ident is not None:
             thread.join()
     sched.threads.clear()
+
+
+def waits(sched: Any) -> bool:
+    """Does one of its goroutines wait for the end of another scheduler?"""
+    return any(source is sched for source, _target in list(_waits))
 
 
 @contextmanager

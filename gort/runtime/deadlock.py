@@ -9,6 +9,7 @@ No false alarm: it must be shown of everything that could wake a goroutine that 
 - A goroutine: each of them waits, and nobody has claimed its ticket.  (One whose ticket is claimed is about to be woken.)
 - A timer: there is none.  A timer that was stopped is none.
 - The outside: nobody waits for I/O or for a blocking call (a place with `external` says so).
+- The end of another runtime, which a goroutine closes: the goroutines there are asked like ours (below), and told first.
 - Another thread: there is none but gort's own, which are idle: machines, sysmons and spare threads of this runtime and
   of all others that have nothing to do either.
 - A signal: no handler is installed but Python's own and gort's.
@@ -43,7 +44,7 @@ from time import monotonic
 from typing import Any
 
 from ..errors import Deadlock
-from . import stacks, surplus
+from . import closing, stacks, surplus
 from .goroutine import PENDING
 from .timers import INFINITY
 from .wait import ready_throw
@@ -88,7 +89,7 @@ def forget() -> None:
 def check(sched: Any) -> bool:
     """If nothing can ever wake anybody, tell main so.  True: ask again later, other threads may still wake somebody."""
     main = sched.main
-    if (main is None and sched.joiner is None) or surplus.awake(sched):
+    if (main is None and not sched.joiners) or surplus.awake(sched):
         return False
     with _lock:
         others = [other for other in _schedulers if other is not sched and not other.closed]
@@ -108,8 +109,8 @@ def check(sched: Any) -> bool:
             return True
         if not all(_idle(other) and _stuck(other) for other in everybody) or _moves(everybody) != before:
             return True
-        if _new_threads():
-            return True
+        if _new_threads(everybody) or closing.waits(sched):
+            return True  # the latter: whose end is waited for is told first, and that may be all it takes
         _tell(sched, main)
         return False
 
@@ -145,7 +146,7 @@ def _foreign_threads(schedulers: list[Any]) -> bool:
     for sched in schedulers:
         own |= {m.ident for m in list(sched.ms)}
         own.add(sched.sysmon.ident)
-        own.add(sched.joiner)  # waits for its end
+        own.update(sched.joiners)  # they wait for its end
         with sched.spares.lock:
             own |= {spare.thread.ident for spare in sched.spares.idle if spare.thread is not None}
     own |= {ident() for ident in resting}
@@ -157,14 +158,15 @@ OLD = 10.0  # seconds after which it has run one in any case
 _tasks: dict[str, tuple[float, float]] = {}  # the system's threads: when first seen, and since when always asleep
 
 
-def _new_threads() -> bool:
+def _new_threads(schedulers: list[Any]) -> bool:
     """May there be a thread that the interpreter does not know yet?
 
-    One look is not enough: it may sleep because it waits for the GIL, which is ours just now.
+    One look is not enough: it may sleep because it waits for the GIL, which is ours just now.  Sysmons are known: those of
+    two runtimes that are stuck look at the same times, and would take each other for threads that do something.
     """
     global _tasks
     now = monotonic()
-    me = str(threading.get_native_id())
+    known = {str(thread.native_id) for sched in schedulers if (thread := sched.sysmon.thread) is not None}
     try:
         names = os.listdir("/proc/self/task")
     except OSError:
@@ -173,7 +175,7 @@ def _new_threads() -> bool:
     tasks = {}
     for task in names:
         born, asleep = _tasks.get(task, (now, INFINITY))
-        if task != me and now - born < OLD:
+        if task not in known and now - born < OLD:
             asleep = min(asleep, now) if _sleeps(task) else INFINITY
             found = found or now - asleep < NEW
         tasks[task] = (born, asleep)

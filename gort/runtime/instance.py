@@ -25,7 +25,7 @@ from greenlet import getcurrent
 from ..errors import GortError, RuntimeClosed
 from . import chance, deadlock, gcyield, stacks, stats
 from . import overdue as _overdue
-from .blocking import inquire
+from .blocking import join
 from .closing import begin_close, join_threads, waiting_for
 from .ending import Patience
 from .goroutine import Goroutine
@@ -140,7 +140,7 @@ class Runtime:
             self._wait_for_end()
         else:
             with waiting_for(self._sched, m.sched):
-                inquire(self._wait_for_end)
+                join(self._wait_for_end)
 
     def _wait_for_end(self) -> None:
         join_threads(self._sched)

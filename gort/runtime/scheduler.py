@@ -73,7 +73,7 @@ class Scheduler:
         self.wave = 0  # closing: goroutines up to this number have been cancelled
         self.closed = False
         self.orphaned = False  # it stayed in the parent process: see fork.py
-        self.joiner: int | None = None  # the thread that waits for its end: it wakes nobody (deadlock.py)
+        self.joiners: list[int] = []  # the threads that wait for its end: they wake nobody (deadlock.py)
         self.ended = threading.Event()
         self.threads: set[Any] = set()
         self.started_at = monotonic()
