@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import sys
 
 if __name__ == "__main__":
@@ -12,4 +13,5 @@ if __name__ == "__main__":
         sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     from benchmarks.cli import main
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was measured until then is saved, as at Ctrl-C
     sys.exit(main())

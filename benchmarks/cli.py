@@ -6,7 +6,7 @@ and messages go to stderr. The exit status is
     0   everything ran, nothing regressed, no goal was missed
     1   a contender failed, --compare found a regression or a number of gort's lost, or --targets found a goal missed
     2   the command cannot be carried out: one sentence says why
-    130 stopped by Ctrl-C, after showing and saving what was measured until then
+    130 stopped by Ctrl-C or SIGTERM, after showing and saving what was measured until then
 
 The files are written before the tables are printed, and if one cannot be written the tables are printed all the same:
 what took twenty minutes to measure is not lost to a full disk or to `| head`.

@@ -95,7 +95,7 @@ class Results:
         self.series = {}
         self.left_out = []
         self.rounds = 0
-        self.stopped = False  # by Ctrl-C, before the last round's end
+        self.stopped = False  # by Ctrl-C or SIGTERM, before the last round's end
 
     def __getitem__(self, key):
         return self.series.setdefault(key, Series())

@@ -130,7 +130,7 @@ def run(jobs, rounds, facts, left_out=(), budget=None, stream=None, run_job=None
                 break
     except KeyboardInterrupt:
         results.stopped = True
-        results.left_out.append(f"Stopped by Ctrl-C after {results.rounds} of {rounds} rounds.")
+        results.left_out.append(f"Stopped after {results.rounds} of {rounds} rounds.")
     finally:
         progress.close()
     return results

@@ -12,6 +12,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -251,7 +252,7 @@ def test_ctrl_c_keeps_what_was_measured():
         return reading(1.0)
 
     found = runner.run(jobs_of("gort", "bare"), 5, FACTS, run_job=run_job)
-    assert found.stopped and "Stopped by Ctrl-C after 0 of 5 rounds." in found.left_out
+    assert found.stopped and "Stopped after 0 of 5 rounds." in found.left_out
     assert found.values(Key("spawn", Point(1_000), "gort"), "time") == [1.0]
 
 
@@ -274,7 +275,7 @@ def test_what_was_measured_is_saved_and_shown_whatever_happens(monkeypatch, tmp_
     measured_by(monkeypatch, reading(1.0), reading(2.0), reading(1.0), KeyboardInterrupt())
     assert cli.main([*only, "--json", str(made)]) == 130
     shown = capsys.readouterr()
-    assert "Stopped by Ctrl-C after 1 of 5 rounds." in shown.out and "Stopped; " in shown.err
+    assert "Stopped after 1 of 5 rounds." in shown.out and "Stopped; " in shown.err
     saved = results.load(made)
     times = [saved.values(Key("unbuffered", Point(50_000), name), "time") for name in ("gort", "bare")]
     assert times == [[1.0], [2.0, 1.0]]  # the second round begins with bare
@@ -867,6 +868,22 @@ def test_it_is_run_as_a_module_or_as_a_folder(command):
         env=environment, cwd=CHECKOUT, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("There is no workload 'nothing'.")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_by_a_signal_saves_its_results(tmp_path, number):
+    # Broken: a supervisor's time limit, or Ctrl-C, throws away what was measured until then.
+    made = tmp_path / "found.json"
+    options = ["--only", "unbuffered", "--contenders", "bare", "--rounds", "1000", "--json", str(made)]
+    command = [*contenders.interpreter(), "-m", "benchmarks", *options]
+    with subprocess.Popen(command, env=contenders.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        while not run.stderr.readline().startswith("round 3 of 1000"):
+            assert run.poll() is None
+        run.send_signal(number)
+        out, err = run.communicate()
+    assert run.returncode == 130, err
+    assert "Stopped after 2 of 1000 rounds." in out
+    assert len(results.load(made).values(Key("unbuffered", Point(50_000), "bare"), "time")) == 2
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="the command line is bash's")
