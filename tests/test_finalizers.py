@@ -158,3 +158,33 @@ def test_what_comes_for_a_goroutine_during_a_collection_is_not_lost(monkeypatch:
 
     run(lambda: go(victim).result(), procs=1)
     assert SEEN == [True, "cancelled"]
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+def test_go_while_a_runtime_starts(procs: int) -> None:
+    """Broken: a finalizer's `go` that interrupts the scheduler takes the same P again: work is lost, close() hangs."""
+    started = 0
+
+    def start() -> None:
+        nonlocal started
+        runtime.go(len, "")
+        started += 1
+
+    threshold = gc.get_threshold()
+    gc.disable()
+    try:
+        for i in range(120):
+            with gort.Runtime(procs) as runtime:
+                for _ in range(2):
+                    Dies(start, cycle=True)
+                gc.set_threshold(1 + i % 60, 1, 1)
+                gc.enable()
+                g = runtime.go(len, "abc")
+                gc.disable()
+                gc.set_threshold(0)
+                assert g.result(timeout=30) == 3
+                gc.collect()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.enable()
+    assert started and all(seen is None or type(seen) is gort.RuntimeClosed for seen in SEEN), SEEN

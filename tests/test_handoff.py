@@ -532,6 +532,35 @@ def test_work_of_a_p_that_finds_no_thread_is_taken_over(what: str) -> None:
             g.result()
 
 
+def test_a_thread_that_is_slow_to_start_is_no_call_that_blocks() -> None:
+    """Broken: on a busy computer gort's own calls are taken for functions that block, and get a second thread each."""
+
+    def main() -> None:
+        for g in [go(time.sleep, 0.05) for _ in range(3)]:
+            g.result()  # from now on there is a machine to take the P of one that is stuck
+        before = gort.stats()["started_apart"]
+        thread.start()
+        for n in range(1, 9):  # each time one needs a new thread
+            for g in [go(gort.blocking, time.sleep, 0.05) for _ in range(n)]:
+                g.result()
+        assert gort.stats()["started_apart"] == before
+
+    lock = threading._active_limbo_lock  # type: ignore[attr-defined]
+    over = threading.Event()
+
+    def delay() -> None:
+        while not over.wait(0.001):
+            with lock:
+                time.sleep(0.03)
+
+    thread = threading.Thread(target=delay)
+    try:
+        run(main, procs=2)
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_idle_threads_do_not_count_against_the_limit() -> None:
     """Broken: threads that wait for something to do keep others from being started, at the limit."""
     with Runtime(2, max_threads=8) as runtime:

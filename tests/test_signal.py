@@ -305,6 +305,45 @@ def test_a_storm(jitter):
     run(main, procs=2)
 
 
+@pytest.mark.parametrize("how", ["sleep", "blocking", "stuck"])
+def test_a_handler_that_only_starts_goroutines(procs: int, how: str) -> None:
+    """Broken: a handler that interrupts the scheduler has its `go` change what the scheduler has just looked at."""
+    seconds = 10.0 if os.environ.get("GORT_STRESS") else 1.0
+    told = ran = 0
+
+    def hit() -> None:
+        nonlocal ran
+        ran += 1
+
+    def handler(*_: object) -> None:
+        nonlocal told
+        told += 1
+        go(hit)
+
+    def main() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 3e-4, 3e-4)
+        end = time.monotonic() + seconds
+        try:
+            while time.monotonic() < end:
+                if how == "sleep":
+                    gort.sleep(2e-4)
+                elif how == "blocking":
+                    gort.blocking(int)
+                else:
+                    time.sleep(0.015)  # its P is taken
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        while ran < told:
+            gort.sleep(0.001)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        run(main, procs=procs)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert told
+
+
 def program(text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(text)],

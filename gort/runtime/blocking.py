@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 from ..errors import ThreadLimit
 from . import surplus
+from .guard import PATIENCE
 from .wait import ThreadWaiter, Ticket, park, ready, waiter
 
 T = TypeVar("T")
@@ -190,12 +191,16 @@ class Spares:
 
     def dismiss_one(self) -> bool:
         """End an idle spare, because a machine needs a thread and the limit is reached."""
-        with self.lock:
+        if not self.lock.acquire(timeout=PATIENCE):
+            return False  # we are a finalizer, perhaps, that has interrupted its holder
+        try:
             if not self.idle:
                 return False
             spare = self.idle.pop(0)
             self.all.discard(spare)
             spare.note.release()  # with no job: it ends
+        finally:
+            self.lock.release()
         return True
 
     def busy(self) -> int:

@@ -49,7 +49,7 @@ from .goroutine import PENDING
 from .timers import INFINITY
 from .wait import ready_throw
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finalizer may start a runtime while it is held
 _schedulers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -82,7 +82,7 @@ def peek() -> list[Any]:
 def forget() -> None:
     """In the child of a fork: the parent's threads, and so its runtimes, do not exist."""
     global _lock, _schedulers
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _schedulers = weakref.WeakSet()
 
 

@@ -20,7 +20,8 @@ is called blocked when its clock stands still over a look for which sysmon had n
 Blocked or waiting for a CPU?  On a busy system a thread may stand in the queue for one for tens of milliseconds.  To
 lose its P then costs little, but to be remembered as blocking costs a thread for each start from then on (a server's
 handlers would each get one).  So before something is remembered, the system is asked once (`Clock.runnable`).
-Nor does the time count in which a garbage collection stopped all threads (gcyield.py).
+Nor does the time count in which a garbage collection stopped all threads (gcyield.py), nor a wait in the runtime's own
+code (`in_runtime`): the start of a thread, say, takes as long as the system takes to run it.
 
 The orders of events that could break it.
 - The machine returns at the very moment its P is taken.  `take` works under the scheduler's lock and only if the
@@ -40,10 +41,12 @@ each runtime call; moving every goroutine of a module that has blocked (too blun
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+from types import CodeType, FrameType
 from typing import Any
 
 from . import gcyield
@@ -58,6 +61,8 @@ STRIKES = 3
 LIVELY = 16  # waits in the runtime, without having been blocked, after which one that runs apart counts as if it had ended
 NEVER = sys.maxsize
 MOST = 1024  # functions remembered
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 # Not empty once any runtime has remembered a function: what a start of a goroutine asks first (12 ns).
 ANY: list[bool] = []
@@ -88,6 +93,18 @@ def learn(sched: Any, g: Any) -> None:
         ANY[:] = [True]
     except Exception:
         pass
+
+
+def in_runtime(frame: FrameType | None, base: CodeType) -> bool:
+    """Is a thread with this innermost frame in the runtime's own code, and not in a goroutine's function?
+
+    base: the code that calls those functions.  A function in C has no frame, so then that is the innermost one.
+    """
+    while frame is not None and frame.f_code.co_filename == threading.__file__:
+        frame = frame.f_back
+    if frame is None:
+        return True  # it is only starting
+    return frame.f_code.co_filename.startswith(_HERE) and frame.f_code is not base
 
 
 def ran_apart(sched: Any, key: Any, blocked: bool) -> None:
@@ -258,8 +275,10 @@ def report_stuck(sched: Any, m: Any, now: float, blocked: bool) -> None:
     sched.stuck += 1
     sched.stranded += stranded
     places = sched.sysmon.stuck_places
+    if places is None:
+        return
     frame = sys._current_frames().get(m.ident)
-    if places is None or frame is None:
+    if frame is None:
         return
     place = (frame.f_code, frame.f_lineno)
     if place in places:

@@ -29,11 +29,12 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from ..errors import RuntimeClosed, ThreadLimit
+from ..errors import GortError, RuntimeClosed, ThreadLimit
 from . import deadlock, ending, surplus
 from .blocking import Spares
 from .closing import all_ended, drop_fresh, may_end
 from .goroutine import Goroutine
+from .guard import Guard
 from .machine import Machine
 from .processor import Processor
 from .report import report
@@ -51,7 +52,7 @@ class Scheduler:
                 f"procs={procs} needs up to {procs} threads, but the limit is {max_threads}: "
                 "raise GORT_MAXTHREADS or lower procs"
             )
-        self.lock = threading.RLock()
+        self.lock = Guard()
         self.max_threads = max_threads
         self.allp = [Processor(i) for i in range(procs)]
         self.idle: list[Processor] = self.allp[::-1]
@@ -118,19 +119,24 @@ class Scheduler:
 
     def rescue_timers(self, p: Processor) -> None:
         """A machine put a timer on a P that was taken from it meanwhile, and that may be idle by now."""
-        with self.lock:
-            self._see_to_timers(p)
-
-    def _see_to_timers(self, p: Processor) -> None:
-        if p.m is None:
-            if p in self.idle:
-                self._wake_keeper(p)
-            elif p.dead:  # gomaxprocs took it out of use in the meantime: `_retire` has been there already
-                self._retire(p)
+        if not self.lock.enter():
+            self.sysmon.poke()
+            return
+        try:
+            if p.m is None:
+                if p in self.idle:
+                    self._wake_keeper(p)
+                elif p.dead:  # gomaxprocs took it out of use in the meantime: `_retire` has been there already
+                    self._retire(p)
+        finally:
+            self.lock.leave()
 
     def wake_for_work(self, force: bool = False) -> bool:
         """Wake a machine for fresh work if nobody runs (force: also if somebody does)."""
-        with self.lock:
+        if not self.lock.enter():
+            self.sysmon.poke()
+            return False
+        try:
             if not self.idle or (not force and len(self.idle) < len(self.allp)):
                 return False
             p = self.idle[-1]
@@ -138,6 +144,17 @@ class Scheduler:
                 if other.keeper in self.idle_ms:
                     p = other
             return self._assign(p)
+        finally:
+            self.lock.leave()
+
+    def catch_up(self) -> None:
+        """By sysmon: do what somebody could not who had interrupted the holder of the lock (guard.py)."""
+        with self.lock:
+            for p in list(self.idle):
+                if p.timers.heap and p in self.idle:
+                    self._wake_keeper(p)
+        if self.grq:
+            self.wake_for_work()
 
     def _assign(self, p: Processor) -> bool:
         """Give an idle P to a sleeping machine, or to a new one.  Under the lock."""
@@ -329,6 +346,11 @@ class Scheduler:
             raise RuntimeClosed("this Runtime has been closed: create a new one")
         if n > self.max_threads:
             raise ThreadLimit(f"gomaxprocs({n}) is over the limit of {self.max_threads} threads: raise GORT_MAXTHREADS")
+        if self.lock.held():
+            raise GortError(
+                "gomaxprocs cannot be changed by a finalizer or signal handler that interrupts the scheduler: "
+                "start a goroutine from there with gort.go(), and change it there"
+            )
         with self.lock:
             before = len(self.allp)
             dropped = self.allp[n:]
@@ -366,8 +388,7 @@ class Scheduler:
         """Plan a timer on this P, whoever holds it."""
         if p.timers.add(when, entry, fire) and p.m is None:
             # The P is idle, so its keeper may sleep longer than until this deadline.
-            with self.lock:
-                self._see_to_timers(p)
+            self.rescue_timers(p)
 
     def _wake_keeper(self, p: Processor) -> None:
         if p.keeper in self.idle_ms:

@@ -29,6 +29,7 @@ from time import monotonic
 from typing import Any
 
 from . import deadlock, gilshare, handoff, overdue, stealing
+from .carrier import carry
 from .goroutine import FREE_THREADED
 from .machine import SLICE
 from .stats import trace_line
@@ -52,6 +53,7 @@ class Sysmon:
         self.note.acquire()
         self.deep = False  # it sleeps for good
         self.over = False
+        self.poked = False  # the scheduler has something to catch up with
         self.looks = 0
         self.apart_seen = 0
         self.computing = False  # some machine computes without runtime calls
@@ -85,6 +87,11 @@ class Sysmon:
             self.note.release()
         except RuntimeError:
             pass
+
+    def poke(self) -> None:
+        """From a finalizer or signal handler that must not take the scheduler's lock: look after what it has left."""
+        self.poked = True
+        self.wake()
 
     def kick(self) -> None:
         """`go`, while sysmon sleeps long and Ps are idle: there is fresh work, look soon."""
@@ -129,6 +136,9 @@ class Sysmon:
                     sys.stderr.write(trace_line(sched) + "\n")
                 except Exception:
                     self.trace = 0.0  # nobody reads it any more; the rest of our work goes on
+            if self.poked:
+                self.poked = False
+                sched.catch_up()
             if sched.backlog:
                 handoff.start_backlog(sched)
             self.computing = False
@@ -246,8 +256,8 @@ class Sysmon:
         """The goroutine that runs there has blocked: its function is started apart next time."""
         if m.watch.learnt:
             return
-        if m.clock is not None and m.clock.runnable():
-            m.watch.cpu_at = monotonic()  # it waits for a CPU, and is not blocked
+        if (m.clock is not None and m.clock.runnable()) or self.in_runtime(m):
+            m.watch.cpu_at = monotonic()  # it waits for a CPU, or in the runtime's own code: that is no function that blocks
             return
         m.watch.learnt = True
         for carrier in list(m.carriers):
@@ -256,6 +266,10 @@ class Sysmon:
                 if g is not self.sched.main:
                     handoff.learn(self.sched, g)
                 return
+
+    @staticmethod
+    def in_runtime(m: Any) -> bool:
+        return handoff.in_runtime(sys._current_frames().get(m.ident), carry.__code__)
 
     def look_outside(self, now: float) -> bool:
         """Look at the machines that have no P and do not sleep; are there any?"""

@@ -362,8 +362,8 @@ def give_way() -> None:
         queue = w.ready  # type: ignore[attr-defined]
     except AttributeError:
         return
-    if not m.late or getattr(w, "pending", None) is COLLECTING:
-        return
+    if not m.late or getattr(w, "pending", None) is COLLECTING or m.sched.lock.held():
+        return  # (the latter two: a finalizer or signal handler that has interrupted gort's own work)
     _overdue.clear(m)
     m.yielded += 1
     queue.append(w)
