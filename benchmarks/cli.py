@@ -9,7 +9,7 @@ and messages go to stderr. The exit status is
     130 stopped by Ctrl-C or SIGTERM, after showing and saving what was measured until then
 
 The files are written before the tables are printed, and if one cannot be written the tables are printed all the same:
-what took twenty minutes to measure is not lost to a full disk or to `| head`.
+what took twenty minutes to measure is not lost to a full disk, to `| head`, or to a mistake of ours in a plot.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import inspect
 import os
 import sys
 import textwrap
+import traceback
 
 from benchmarks import compare, machine, overview, page, results, runner, tables, targets
 from benchmarks.contenders import IDIOMS, UsageError, contender, left_behind
@@ -298,6 +299,10 @@ def write_files(options, found):
                 results.write(path, text())
             except UsageError as error:
                 problems.append(str(error))
+            except Exception as error:  # ours, and no reason to lose the rest
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                where = f"{os.path.basename(place.filename)}, line {place.lineno}"
+                problems.append(f"Cannot make {path}: {type(error).__name__} in {where} ({error}).")
     return problems
 
 

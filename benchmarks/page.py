@@ -131,20 +131,21 @@ def bar_plot(results, work, metric):
 
 
 def curve_plot(results, work, metric):
-    """Curves of the cost against the axis, if there is one and more than one place on it."""
-    points = results.points(work.name)
-    if not work.axis or len({point.x for point in points}) < 2:
+    """Curves of the cost against the axis, if there is one and numbers at more than one place on it."""
+    if not work.axis:
         return ""
     items, kinds = [], hues(results.contenders(work.name))
     for name in results.contenders(work.name):
         line = [
             (point.x, value)
-            for point in points
+            for point in results.points(work.name)
             if (value := results.median(Key(work.name, point, name), metric)) is not None
+            and value > 0  # or it has no place on a logarithmic axis
         ]
         if line:
             items.append(svg.Curve(tables.label(work, name), line, kinds[name]))
-    if not any(y > 0 for item in items for _, y in item.points):
+    # Of what is drawn: a run that was stopped, or a size at which all failed, leaves points without numbers.
+    if len({x for item in items for x, _ in item.points}) < 2:
         return ""
     title = f"{tables.heading(work, metric)} against the number of {work.axis}"
     plot = svg.curves(items, f"{tables.title(results, work)}: {title}", work.axis, lambda y: tables.quantity(y, metric))

@@ -105,11 +105,14 @@ def spread_out(places, gap):
 
 
 def curves(items, description, x_name, y_text):
-    """Lines over logarithmic axes, each named at its right end. `y_text` formats a tick."""
+    """Lines over logarithmic axes, each named at its right end. `y_text` formats a tick.
+
+    Every coordinate is more than zero, and there are at least two different xs among them.
+    """
     height, left, top, bottom = 240, 52, 8, 204
     right = WIDTH - label_room([item.label for item in items], 104)
     xs = [x for item in items for x, _ in item.points]
-    ys = [y for item in items for _, y in item.points if y > 0]
+    ys = [y for item in items for _, y in item.points]
     x_low, x_high = min(xs), max(xs)
     y_low, y_high = min(ys) / 1.15, max(ys) * 1.15
 
@@ -127,10 +130,8 @@ def curves(items, description, x_name, y_text):
         parts.append(_text(x_at(x), bottom + 15, short(x), "small", "middle"))
     parts.append(_line(left, bottom, right, bottom, "axis"))
     parts.append(_text((left + right) / 2, bottom + 31, x_name, "small", "middle"))
-    shown = [item._replace(points=[(x, y) for x, y in item.points if y > 0]) for item in items]
-    shown = [item for item in shown if item.points]
-    ends = spread_out([y_at(item.points[-1][1]) for item in shown], 12)
-    for item, label_y in zip(shown, ends):
+    ends = spread_out([y_at(item.points[-1][1]) for item in items], 12)
+    for item, label_y in zip(items, ends):
         places = [(x_at(x), y_at(y)) for x, y in item.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(f"<g><title>{escape(item.label)}</title>")

@@ -621,6 +621,35 @@ def test_the_page_is_well_formed_and_self_contained():
     assert "python -m benchmarks --quick" in text and f"GIL {machine.gil_state()}" in text
 
 
+def test_a_page_can_be_made_of_a_run_that_has_numbers_at_one_of_two_sizes():
+    # Broken: Ctrl-C in the first round, or a size at which all failed, and the plots end the run with a traceback.
+    points = (Point(1_000), Point(10_000))
+    failed = results_of({"gort": [1.0], "asyncio": [2.0]}, points=points)
+    for name in ("gort", "asyncio"):
+        failed[Key("spawn", points[1], name)].fail("no")
+    without = results_of({"gort": [1.0], "asyncio": [2.0]}, "parked", points)
+    for name in ("gort", "asyncio"):
+        del without[Key("parked", points[1], name)].metrics["memory"]
+    shrunk = results_of({"gort": [1.0]}, "parked", points)
+    shrunk[Key("parked", points[0], "gort")].metrics["memory"] = [-4096.0]
+    for found, curves in ((failed, 0), (without, 1), (shrunk, 1)):
+        root = ElementTree.fromstring(page.page(found, all_workloads()).partition("\n")[2])
+        plots = [plot for plot in root.iter("svg") if plot.find(".//polyline") is not None]
+        assert len(plots) == curves
+
+
+def test_a_page_that_cannot_be_made_takes_nothing_with_it(monkeypatch, tmp_path, capsys):
+    # Broken: a mistake in a plot loses the tables, the comparison and the exit status.
+    old = tmp_path / "old.json"
+    results.write(old, results_of({"gort": [1.0], "asyncio": [2.0]}).as_json())
+    monkeypatch.setattr(svg, "bars", lambda *_: 1 / 0)
+    files = ["--json", str(tmp_path / "new.json"), "--html", str(tmp_path / "x.html")]
+    assert cli.main(["--load", str(old), "--compare", str(old), *files]) == 2
+    shown = capsys.readouterr()
+    assert "## Overview" in shown.out and "None of " in shown.out and results.load(tmp_path / "new.json").series
+    assert "x.html: ZeroDivisionError in test_benchmarks.py, line " in shown.err and shown.err.count("\n") == 1
+
+
 def test_every_curve_has_a_look_of_its_own_and_room_for_its_name():
     # Broken: two curves cannot be told apart, or a long name ends at the page's edge.
     names = ("gort", "gort-p1", "gort-p2", "gort-p4", "gort-green", "bare", "asyncio-streams", "uvloop", "gevent")
