@@ -5,7 +5,9 @@ But the machine may have changed too (another CI host, a neighbour's load), and 
 is not a regression. The rivals tell: their code has not changed, so the median of new/old over their
 times (of each workload the first metric, a time or a CPU time) is the machine's own change, and it is divided out of
 gort's times. Memory and
-context switches do not depend on the machine's speed and are compared as they are.
+context switches do not depend on the machine's speed and are compared as they are. Nor do times that consist mostly of
+waiting for the clock (Workload.paced: of sleepers, unannounced calls, the distances of timers): a faster machine does
+not shorten a sleep, so they are compared as they are as well, and tell nothing of the machine.
 
 With fewer than MIN_RIVALS rival numbers in common there is no estimate worth the name, and times are
 compared as they are too. A fixed correction by a calibration loop was refused: it would measure
@@ -14,6 +16,12 @@ the interpreter's arithmetic, not what schedulers are made of.
 What cannot be divided out is another interpreter. Results of another Python (3.13 and 3.14, say) or with and without a
 GIL are two programs' results, and the comparison is refused, before anything is measured. Another machine, another
 build or another version of a library is compared, for CI gets what host there is, but each such difference is named.
+
+The medians of two runs of the same code differ, and among hundreds of numbers some differ by more than any limit. So a
+change is a regression only where the rounds agree: where the middle halves of the old and of the new rounds (after the
+machine's change is divided out) do not overlap. Those beyond the limit whose rounds do not agree are shown too, marked
+"close" as in the overview, and are no failure. A single round is its own middle half. A larger limit was
+refused: it would hide what is small and sure.
 
 A difference so small that no one could notice is no regression whatever its ratio: times below
 FLOOR_SECONDS and what workload.NEGLIGIBLE names are taken to be that.
@@ -31,11 +39,12 @@ from typing import NamedTuple
 
 from benchmarks import tables
 from benchmarks.contenders import UsageError, contender
-from benchmarks.results import NOT_ALL_RUN, Key
+from benchmarks.results import NOT_ALL_RUN, Key, quartiles
 from benchmarks.workload import MORE_IS_BETTER, NEGLIGIBLE, TIMES
 
 MIN_RIVALS = 3
 FLOOR_SECONDS = 1e-9
+BUSY = 0.05  # the share of the CPU time used by others from which on it is named
 
 
 def check(old, new):
@@ -58,11 +67,16 @@ def differences(old, new):
     """What else differs between the facts of two results, as lines."""
     before, now = _others(old), _others(new)
     names = dict.fromkeys([*before, *now])
-    return [
+    found = [
         f"{name}: was {before.get(name, 'none')}, is {now.get(name, 'none')}"
         for name in names
         if before.get(name) != now.get(name)
     ]
+    shares = [facts["machine"].get("others") for facts in (old, new)]
+    if max(share or 0.0 for share in shares) > BUSY:
+        was, is_now = ("unknown" if share is None else f"{share:.0%}" for share in shares)
+        found.append(f"CPU time used by others meanwhile: was {was}, is {is_now}")
+    return found
 
 
 def _others(facts):
@@ -80,6 +94,7 @@ class Change(NamedTuple):
     old: float
     new: float
     ratio: float
+    close: bool  # the middle halves of the old and the new rounds overlap
 
 
 class Comparison(NamedTuple):
@@ -89,8 +104,13 @@ class Comparison(NamedTuple):
     absent: list[str]  # what only the earlier results have, as lines
     lost: list[str]  # those of it that are a failure
 
-    def regressions(self, limit):
+    def beyond(self, limit):
+        """What is worse by its median."""
         return [change for change in self.changes if change.ratio > limit]
+
+    def regressions(self, limit):
+        """What is worse for sure."""
+        return [change for change in self.beyond(limit) if not change.close]
 
 
 def compare(old, new, workloads):
@@ -106,12 +126,13 @@ def compare(old, new, workloads):
     rivals = [
         new.median(key, metric) / old.median(key, metric)
         for key, metric in shared
-        if metric in TIMES and metric == workloads[key.workload].metrics[0] and not contender(key.contender).is_gort
+        if _follows(workloads[key.workload], metric) and metric == workloads[key.workload].metrics[0]
+        if metric in TIMES and not contender(key.contender).is_gort
         if old.median(key, metric) and new.median(key, metric)
     ]
     machine = statistics.median(rivals) if len(rivals) >= MIN_RIVALS else 1.0
     changes = [
-        _change(key, metric, old.median(key, metric), new.median(key, metric), machine)
+        _change(key, metric, old, new, machine if _follows(workloads[key.workload], metric) else 1.0)
         for key, metric in shared
         if contender(key.contender).is_gort
     ]
@@ -197,16 +218,31 @@ def _absences(missing, new):
     return found
 
 
-def _change(key, metric, old, new, machine):
-    if metric in MORE_IS_BETTER:  # a rate is judged as the time it is the inverse of
-        return Change(key, metric, old, new, old / new / machine)
-    floor = FLOOR_SECONDS if metric in TIMES else NEGLIGIBLE[metric]
-    speed = machine if metric in TIMES else 1.0
-    return Change(key, metric, old, new, max(new / speed, floor) / max(old, floor))
+def _follows(work, metric):
+    """Whether a metric is as much smaller as the machine is faster."""
+    return (metric in TIMES or metric in MORE_IS_BETTER) and metric not in work.paced
+
+
+def _change(key, metric, old, new, speed):
+    """One number's change, `speed` being divided out of what is new."""
+    before, now = old.median(key, metric), new.median(key, metric)
+    low, high = quartiles(_costs(old.values(key, metric), metric))
+    new_low, new_high = (cost / speed for cost in quartiles(_costs(new.values(key, metric), metric)))
+    if metric in MORE_IS_BETTER:
+        ratio = before / now / speed
+    else:
+        floor = FLOOR_SECONDS if metric in TIMES else NEGLIGIBLE[metric]
+        ratio = max(now / speed, floor) / max(before, floor)
+    return Change(key, metric, before, now, ratio, new_low <= high and low <= new_high)
+
+
+def _costs(values, metric):
+    """A rate is judged as the time it is the inverse of."""
+    return [1 / value for value in values] if metric in MORE_IS_BETTER else values
 
 
 def report(comparison, limit):
-    """The comparison as text: the regressions, or the largest change where there is none."""
+    """The comparison as text: what is worse than the limit allows, or the largest change where nothing is."""
     found = ["## Compared with the earlier results", ""]
     if comparison.differences:
         found += ["gort is not all that differs, so not every change need be its own:", ""]
@@ -219,7 +255,7 @@ def report(comparison, limit):
     if comparison.lost:
         found += ["Numbers of gort's that the earlier results have are lost:", ""]
         found += [*(f"- {line}" for line in comparison.lost), ""]
-    worse = comparison.regressions(limit)
+    worse, sure = comparison.beyond(limit), comparison.regressions(limit)
     rows = [["workload", "point", "contender", "metric", "before", "now", "ratio"]]
     for change in worse or comparison.changes[:1]:
         key, metric = change.key, change.metric
@@ -231,12 +267,12 @@ def report(comparison, limit):
                 metric,
                 tables.quantity(change.old, metric),
                 tables.quantity(change.new, metric),
-                tables.times(change.ratio),
+                tables.times(change.ratio) + (" close" if change.close else ""),
             ]
         )
-    count = len(comparison.changes)
-    if worse:
-        found.append(f"{len(worse)} of {count} numbers are worse by more than {limit:g}x:")
-    else:
-        found.append(f"None of {count} numbers is worse by more than {limit:g}x. The largest change:")
+    count, unsure = len(comparison.changes), len(worse) - len(sure)
+    said = f"{len(sure) or 'None'} of {count} numbers {'are' if sure else 'is'} worse by more than {limit:g}x"
+    if unsure:
+        said += f"; {unsure} by the medians alone, for the rounds do not agree (close)"
+    found.append(said + (":" if worse else ". The largest change:"))
     return "\n".join([*found, "", *tables.aligned(rows)]) + "\n"

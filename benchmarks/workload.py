@@ -83,6 +83,7 @@ class Workload:
     per        what an operation is ("message"); None: the work is judged as a whole
     axis       what a point's x counts ("goroutines"); with more than one point there are curves over it
     metrics    the metrics that are shown, the most important first
+    paced      those of them that consist mostly of waiting for the clock, which no machine shortens: see compare.py
     gorts      the gort contenders; their function is contenders["gort"]
     caps       the largest x at which a contender is run, where more would be senseless
     capped     for each x in caps the reason, as a clause: "10,000 threads need too much of the machine"
@@ -107,6 +108,7 @@ class Workload:
     per: str | None = "operation"
     axis: str | None = None
     metrics: tuple[str, ...] = ("time",)
+    paced: tuple[str, ...] = ()
     gorts: tuple[str, ...] = ("gort", "gort-p1")
     caps: dict[str, float] = field(default_factory=dict)
     capped: dict[float, str] = field(default_factory=dict)

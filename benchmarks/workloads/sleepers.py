@@ -71,6 +71,7 @@ WORKLOADS = [
         story="Start {n} goroutines that sleep {size} s each, then wait for all of them; the whole is timed.",
         per=None,
         metrics=("time", "cpu"),
+        paced=("time",),
         reason="In a profile half of the CPU time is the kernel's, which maps and fills the pages of 30,000 stacks and "
         "takes them back; a coroutine has none. The other half is gort's Python (go, sleep, join), about as much as all "
         "of asyncio's; the garbage collector has a tenth.",
@@ -91,6 +92,7 @@ WORKLOADS = [
         story="The same with as many as threads do well: {n} for {size} s.",
         per=None,
         metrics=("time", "cpu"),
+        paced=("time",),
         points=[Point(2_000, 0.5)],
         quick=[Point(1_000, 0.25)],
         warm=_short,

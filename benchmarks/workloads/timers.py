@@ -203,6 +203,7 @@ WORKLOADS = [
         "too late or too early.",
         per="timer",
         metrics=_FIRED,
+        paced=("p50", "p99"),
         headings=_DISTANCE,
         reason="gort's thread sleeps until the very deadline of each timer, where the loops of asyncio and uvloop count "
         "whole milliseconds and wake once for all that are due in one: see the distances. That is most of the CPU time; "
@@ -234,6 +235,7 @@ WORKLOADS = [
         story="The second of the two with as many as threading.Timer can do.",
         per="timer",
         metrics=_FIRED,
+        paced=("p50", "p99"),
         headings=_DISTANCE,
         points=[Point(1_000, 0.25)],
         quick=[Point(200, 0.1)],
