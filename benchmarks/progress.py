@@ -2,7 +2,8 @@
 
 The time left is the sum over the processes still to run of what each took when it last ran. Those
 that have not run yet are taken to need the mean of those that have; so from the second round on
-the estimate is a measurement. It is written to stderr: on a terminal over one line, again and again; into a file or
+the estimate is a measurement. Rounds that will not fit into the run's budget are not counted: they will not be run. It
+is written to stderr: on a terminal over one line, again and again; into a file or
 a CI's log a line a round, and in between one a minute, for a line a process helps nobody there. Where it can no longer be
 written (the reader has gone, the disk is full) nothing more is: the run itself goes on.
 """
@@ -28,14 +29,14 @@ class Progress:
         self._clock = clock
         self._cost = {}
         self._end = clock() + budget if budget else float("inf")
-        self._done = 0
+        self._done, self._begun = 0, 0  # jobs, and rounds
         self._started = 0.0
         self._round, self._logged = "", 0.0
         self._on_terminal = hasattr(self._stream, "isatty") and self._stream.isatty()
 
     def start_round(self, number):
         """Round `number`, counted from 0, begins."""
-        self._round = f"round {number + 1} of {self._rounds}"
+        self._round, self._begun = f"round {number + 1} of {self._rounds}", number + 1
         if not self._on_terminal:
             self._log(f"{len(self._jobs)} processes")
 
@@ -58,7 +59,8 @@ class Progress:
             self._log(f"{job} has run")
 
     def forget(self, job):
-        """That job will not run again (it has failed)."""
+        """That job, the last to finish, will not run again (it has failed): as if it had never been."""
+        self._done -= 1 + (self._done - 1) // len(self._jobs)
         self._jobs.remove(job)
 
     def left(self):
@@ -67,9 +69,15 @@ class Progress:
             return None
         mean = sum(self._cost.values()) / len(self._cost)
         costs = [self._cost.get(job, mean) for job in self._jobs]
-        rounds, within = divmod(self._done, len(costs)) if costs else (self._rounds, 0)
-        found = sum(costs) * (self._rounds - rounds - 1) + sum(costs[within:])
-        return max(0.0, min(found, self._end - self._clock()))
+        if not costs:
+            return 0.0
+        rounds, within = divmod(self._done, len(costs))
+        begun = within > 0 or rounds < self._begun
+        this, whole, until_end = sum(costs[within:]) if begun else 0.0, sum(costs), self._end - self._clock()
+        more = self._rounds - rounds - begun
+        if whole * more > until_end - this:
+            more = max(0, int((until_end - this) / whole))
+        return max(0.0, min(this + whole * more, until_end))
 
     def round_cost(self):
         """Seconds that one more round will take."""

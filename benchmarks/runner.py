@@ -8,14 +8,15 @@ so that none of them always runs after the same neighbour.
 Rounds come outermost also so that a run that is stopped (Ctrl-C, or the time limit of --quick)
 has something to say about everything it started. A budget is kept by whole rounds: the next
 one starts only if it is expected to end in time. If even the first does not (a slow or busy machine), what it has
-not reached is left out, with a sentence.
+not reached is left out, with a sentence. A child that hangs has no more than what is left of the budget, and not all of
+it, for the others' sake.
 
 A child that fails or hangs is a result too: the contender is marked failed with the last line it
 wrote, and not run again.
 """
 
-import functools
 import json
+import math
 import subprocess
 import sys
 import time
@@ -29,8 +30,11 @@ from benchmarks.results import NOT_ALL_RUN, Key, Results
 from benchmarks.workload import Point, Workload, workload
 
 CHILD_LIMIT = 180  # seconds after which a child shows its stacks and ends
+GRACE = 5  # seconds more for a child that cannot end itself
 QUICK_BUDGET = 110  # seconds that --quick may start rounds in
 QUICK_ENOUGH = 0.05  # seconds of timed work that are enough for --quick
+QUICK_LIMIT = 30  # as CHILD_LIMIT; a child of --quick takes a second or two
+LEAST_LIMIT = 5  # for the last child before the budget is reached: it has to start, too
 
 
 class Job(NamedTuple):
@@ -97,13 +101,18 @@ def run(jobs, rounds, facts, left_out=(), budget=None, stream=None, run_job=None
 
     `run_job` takes a job and returns a reading or raises ChildFailed; tests give their own.
     """
-    if run_job is None:
-        run_job = functools.partial(run_child, enough=QUICK_ENOUGH) if budget else run_child
     results = Results(facts)
     results.left_out = [shape.one_line(reason) for reason in left_out]
     jobs = list(jobs)
     progress = Progress(jobs, rounds, stream, budget=budget)
     start, missed = time.monotonic(), {}
+
+    def run_quickly(job):
+        left = math.ceil(start + budget - time.monotonic())
+        return run_child(job, max(LEAST_LIMIT, min(QUICK_LIMIT, left)), QUICK_ENOUGH)
+
+    if run_job is None:
+        run_job = run_quickly if budget else run_child
     try:
         for number in range(rounds):
             if budget and number and time.monotonic() - start + progress.round_cost() > budget:
@@ -163,9 +172,9 @@ def run_child(job, limit=CHILD_LIMIT, enough=LONG_ENOUGH):
     command = [*interpreter(), "-m", "benchmarks.child", json.dumps(request)]
     try:
         # The child ends itself at its limit, with stacks; this one is for a child that cannot.
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=limit + 20)
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=limit + GRACE)
     except subprocess.TimeoutExpired:
-        raise ChildFailed(f"did not end within {limit + 20} s") from None
+        raise ChildFailed(f"did not end within {limit + GRACE} s") from None
     if done.returncode:
         raise ChildFailed(why_it_failed(done.returncode, done.stderr))
     try:
