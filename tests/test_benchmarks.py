@@ -1121,6 +1121,18 @@ def test_a_run_goes_on_when_nobody_reads_its_progress(on_terminal):
         def write(self, _text):
             raise BrokenPipeError
 
+def test_development_mode_is_not_measured(tmp_path):
+    # Broken: asyncio is measured in debug mode, which the others do not have, and loses.
+    status, found, output = run_pytest(tmp_path, "-k", "mutex", PYTHONDEVMODE="1")
+    assert status == 4 and not found and "would measure asyncio in debug mode" in output
+    assert output.strip().count("\n") == 0
+    show = "import subprocess, sys; from benchmarks import contenders; print(sys.flags.dev_mode, flush=True); "
+    show += "subprocess.run([*contenders.interpreter(), '-c', 'import sys; print(sys.flags.dev_mode)'], env=contenders.environment())"
+    command, environment = [*contenders.interpreter(), "-X", "dev", "-c", show], contenders.environment() | {"PYTHONDEVMODE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"], done.stderr
+
+
     stream = Full()
     stream.isatty = lambda: on_terminal
     found = runner.run(jobs_of("gort", "bare"), 2, FACTS, stream=stream, run_job=lambda job: reading(1.0))
