@@ -11,6 +11,7 @@ How the files depend on each other, each on those before it only:
 
     meter        what is read around the timed work: time, CPU, context switches, memory, latencies
     contenders   the libraries: how each is started, and whether this interpreter can use it
+    memory       how much memory may be used
     workload     what a workload is, and the list of all of them (their code is in workloads/)
     load         the client of the server workloads, a process of its own
     child        one contender on one workload in a process of its own

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field, replace
 from typing import Callable, NamedTuple
 
 from benchmarks.contenders import UsageError, contender, rank
+from benchmarks.memory import available_bytes
 
 METRICS = {
     "time": "time",
@@ -170,18 +171,6 @@ def usable_cpus():
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def available_bytes():
-    """Memory that can be had without swapping, or None where the platform does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as meminfo:
-            for line in meminfo:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
 
 
 # A contender's function for one workload out of one that serves several; --code finds the whole one within.

@@ -26,7 +26,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 
-from benchmarks import CHECKOUT, child, cli, compare, contenders, load, machine, meter, overview, page, progress, results
+from benchmarks import CHECKOUT, child, cli, compare, contenders, load, machine, memory, meter, overview, page, progress, results
 from benchmarks import runner, svg, tables, targets
 from benchmarks.contenders import UsageError
 from benchmarks.progress import Progress
@@ -185,6 +185,44 @@ def test_a_point_that_does_not_fit_is_left_out_with_a_reason():
 
 def test_what_is_capped_is_left_out_in_one_sentence_a_workload(monkeypatch):
     monkeypatch.setattr(runner, "why_not", lambda module: None)
+GB = 1 << 30
+V1_NONE = "9223372036854771712\n"
+
+
+@pytest.mark.parametrize(
+    "groups, limits, gigabytes",
+    [
+        (None, {}, 8),
+        ("0::/\n", {}, 8),
+        ("0::/\n", {"max": 2 * GB}, 2),
+        ("0::/a/b\n", {"max": "max", "a/max": 3 * GB, "a/b/max": "max"}, 3),
+        ("0::/a/b\n", {"a/max": 3 * GB, "a/b/max": 1 * GB, "c/max": 5}, 1),
+        ("0::/a\n", {"a/max": 100 * GB}, 8),
+        ("0::/../a\n", {"max": 2 * GB, "a/max": 1 * GB}, 2),  # another's
+        ("3:cpu:/c\n2:cpuset,memory:/a\n0::/\n", {"memory/a/v1": 2 * GB, "memory/v1": V1_NONE, "memory/c/v1": 5}, 2),
+        ("2:memory:/docker/1\n", {"memory/v1": 4 * GB}, 4),  # the mount point is the container's own group
+        ("2:memory:/\n0::/a\n", {"memory/v1": V1_NONE, "a/max": "nonsense"}, 8),
+    ],
+)
+def test_a_container_has_the_memory_that_its_groups_allow(tmp_path, groups, limits, gigabytes):
+    # Broken: a million goroutines are started in a container of 4 GB on a machine of 64, and killed.
+    names = {"max": "memory.max", "v1": "memory.limit_in_bytes"}
+    files = {"proc/meminfo": f"MemTotal: 9 kB\nMemAvailable: {8 * GB // 1024} kB\n"}
+    if groups is not None:
+        files["proc/self/cgroup"] = groups
+    for path, limit in limits.items():
+        *folders, name = path.split("/")
+        files["/".join(["sys/fs/cgroup", *folders, names[name]])] = f"{limit}\n"
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert memory.available_bytes(tmp_path) == gigabytes * GB
+
+
+def test_a_platform_that_does_not_tell_its_memory_has_no_limit(tmp_path):
+    assert memory.available_bytes(tmp_path) is None
+
+
     _, left_out = runner.plan([workload("parked")], ["gevent", "bare", "trio"])
     (sentence,) = left_out
     assert sentence.startswith("parked is run up to 100,000 only with gevent, bare, trio: a million ")
