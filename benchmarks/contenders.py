@@ -11,6 +11,7 @@ workload holds no start-up, and every workload is started in the same way.
     gort-green the socket module's twin, in the servers beside gort.net
     asyncio-streams, uvloop-streams      in the servers, beside the Protocol of asyncio and uvloop
     gort-2m    two goroutines kept on two Ms; only a workload that tells this story has it
+    two-threads  two threads whatever the number of CPUs: the control of --targets for what procs=2 can gain
     bare       the limit: greenlets that switch to each other with no scheduler, or a plain loop
 
 What counts as the best use of a library is said once, in IDIOMS; `python -m benchmarks --code NAME` prints it with
@@ -95,6 +96,7 @@ _FIXED = {
         Contender("gevent", "gevent", "gevent", "gevent", _start_plain),
         Contender("trio", "trio", "trio", "trio", _start_trio),
         Contender("threading", "threading", "threading", "threading", _start_plain),
+        Contender("two-threads", "two threads", "threading", "threading", _start_plain),
         Contender("pool", "thread pool", "pool", "concurrent.futures", _start_plain),
     )
 }
@@ -118,7 +120,7 @@ IDIOMS = {
     "trio": "Nurseries, memory channels, trio.Lock, lowlevel.checkpoint to give way, to_thread.run_sync, "
     "serve_listeners. Trio checks for cancellation at each checkpoint, which is what it costs and what it is for.",
     "threading": "Thread and join; queue.SimpleQueue (in C) where no bound is needed, queue.Queue where one is; Lock, "
-    "Event and Timer; a thread for each connection of the server.",
+    "Event and Timer; a thread for each connection of the server, a thread for each CPU to compute.",
     "pool": "ThreadPoolExecutor with its own default size (one thread a CPU for computation and C code), "
     "submit and result.",
 }

@@ -86,6 +86,7 @@ class Workload:
     metrics    the metrics that are shown, the most important first
     paced      those of them that consist mostly of waiting for the clock, which no machine shortens: see compare.py
     gorts      the gort contenders; their function is contenders["gort"]
+    controls   what tells --targets how much the machine itself can give: no contenders, and in no other run
     caps       the largest x at which a contender is run, where more would be senseless
     capped     for each x in caps the reason, as a clause: "10,000 threads need too much of the machine"
     warm       the point of the warm-up before the measurement; None: the function has its own
@@ -111,6 +112,7 @@ class Workload:
     metrics: tuple[str, ...] = ("time",)
     paced: tuple[str, ...] = ()
     gorts: tuple[str, ...] = ("gort", "gort-p1")
+    controls: dict[str, Callable] = field(default_factory=dict)
     caps: dict[str, float] = field(default_factory=dict)
     capped: dict[float, str] = field(default_factory=dict)
     warm: Callable[[Point], Point | None] = _tenth
@@ -131,7 +133,7 @@ class Workload:
 
     def function(self, name):
         """The function that the contender of that name runs."""
-        return self.contenders.get(name) or self.contenders[contender(name).key]
+        return self.contenders.get(name) or self.controls.get(name) or self.contenders[contender(name).key]
 
     def ops(self, point):
         return 1 if self.per is None else point.n
