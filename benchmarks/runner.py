@@ -73,11 +73,13 @@ def plan(workloads: list[Workload], only_contenders=None):
     for (name, cap), rivals in capped.items():
         left_out.append(workload(name).why_capped(cap, rivals))
     left_out = list(dict.fromkeys(left_out))
+    asked = dict.fromkeys(only_contenders or ())
+    foreign = [name for name in asked if not any(_chosen(work, [name]) for work in workloads)]
+    which = f"The workload {workloads[0].name} does not have" if len(workloads) == 1 else "None of these workloads has"
+    left_out += [f"{which} the contender {name}." for name in foreign]
     if not jobs:
-        raise UsageError(" ".join(["None of these workloads has a contender that can run here.", *left_out]))
-    for name in dict.fromkeys(only_contenders or ()):
-        if not any(_chosen(work, [name]) for work in workloads):
-            left_out.append(f"None of these workloads has the contender {name}.")
+        why = [] if asked and len(foreign) == len(asked) else ["None of these workloads has a contender that can run here."]
+        raise UsageError(" ".join([*why, *left_out]))
     return jobs, left_out
 
 

@@ -3,7 +3,7 @@
 `blocking` is the price of announcing: the round trip of a call handed to a thread that may block in it. The call
 does nothing, so what is left is the way there and back. With one caller that is pure latency; with 16 callers a
 library may have many under way at once. The rivals are each library's own way to a thread, and a
-plain ThreadPoolExecutor used from a thread (from 16 of them) as the limit of what the standard library does.
+plain ThreadPoolExecutor used from a thread (from 16 of them).
 
 `unannounced` is what happens to a program when somebody forgot to announce: goroutines call the plain time.sleep,
 which stands for a driver written in C, a look-up or a lock of the file system. Beside them beats a heart, a
@@ -229,7 +229,8 @@ WORKLOADS = [
         name="blocking",
         title="round trip of a call on another thread",
         story="A function that does nothing, run where it might block, by 1 and by 16 callers: gort.blocking, "
-        "run_in_executor, gevent's and trio's threads, and a thread pool used from threads.",
+        "run_in_executor, gevent's and trio's threads, and a thread pool used from threads (which is how threads are here: "
+        "a call on a thread of its own is in `spawn`).",
         per="call",
         axis="callers",
         metrics=("time", "cpu"),
@@ -257,7 +258,7 @@ WORKLOADS = [
         quick=[Point(20, 0.02)],
         warm=lambda point: Point(1, 0.0),
         repeat=False,
-        reason="A thread for each call is the limit: it blocks nobody. gort starts them too, once it has seen that a "
+        reason="A thread for each call blocks nobody. gort starts them too, once it has seen that a "
         "machine is stuck.",
         contenders={
             "gort": unannounced_in_gort,
@@ -271,7 +272,8 @@ WORKLOADS = [
         name="unannounced-again",
         title="{n} blocking calls that nobody announced, for the second time",
         story="The same in a program that has done it before, so that gort may know the function. "
-        "Threads do not learn: theirs is the same program as above.",
+        "Threads do not learn: theirs is the same program as above. Nor do asyncio, gevent and trio, in which nothing "
+        "but announcing helps: they are in `unannounced`.",
         per=None,
         metrics=("time", "gap"),
         paced=("time", "gap"),
@@ -279,7 +281,7 @@ WORKLOADS = [
         quick=[Point(20, 0.02)],
         warm=lambda point: Point(1, 0.0),
         repeat=False,
-        reason="A thread for each call is the limit: it blocks nobody.",
+        reason="A thread for each call blocks nobody, and starts with nothing but the system's scheduler.",
         contenders={"gort": again_in_gort, "threading": unannounced_in_threads},
     ),
 ]

@@ -10,8 +10,9 @@ in it. The libraries differ in whom they let in next (asyncio, trio: strictly fi
 passage is a switch to another task), which is part of what their lock is; nobody is starved for long in any.
 
 gevent has no lock of its own name for this: its documentation points to BoundedSemaphore(1), since its RLock
-remembers an owner, which nobody here needs. The limit is threading.Lock used in one thread (in C, no scheduler
-looks at it); with contention it has none but the switch itself, shown by `gosched`.
+remembers an owner, which nobody here needs. threading.Lock is a rival like the others: whoever has
+threads only uses it as it is here. (It is in C, and no scheduler looks at it.) Neither workload has a limit beside it;
+with contention it would be the switch itself, which `gosched` shows.
 """
 
 from benchmarks.workload import Point, Workload
@@ -157,7 +158,8 @@ WORKLOADS = [
     Workload(
         name="mutex",
         title="lock and unlock a mutex nobody else wants",
-        story="Main enters and leaves a mutex n times. threading.Lock, in C and unknown to schedulers, is the limit.",
+        story="Main enters and leaves a mutex n times. threading.Lock is in C and makes a thread wait, so no scheduler looks "
+        "at it; the others are their libraries' own.",
         per="passage",
         points=[Point(200_000)],
         quick=[Point(50_000)],

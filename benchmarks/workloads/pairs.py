@@ -157,7 +157,9 @@ WORKLOADS = [
     Workload(
         name="pingpong",
         title="a pair that talks",
-        story="Main starts two goroutines that pass a value back and forth over unbuffered channels.",
+        story="Main starts two goroutines that pass a value back and forth over unbuffered channels. The question is where "
+        "gort puts them, so asyncio's tasks alone stand beside it; what a round trip costs with gevent, trio and threads "
+        "is in `unbuffered`.",
         per="round trip",
         points=[Point(50_000)],
         quick=[Point(10_000)],
@@ -168,7 +170,8 @@ WORKLOADS = [
         name="two-pairs",
         title="two busy goroutines with a pair each",
         story="Two goroutines compute for some milliseconds, then start a pair of their own that passes a "
-        "value back and forth; n round trips in all.",
+        "value back and forth; n round trips in all. The question is whether the pairs spread over the CPUs, which asyncio, "
+        "gevent and trio do not have, as all of theirs is in one thread, nor threads, each of which is always on its own.",
         per="round trip",
         points=[Point(100_000)],
         quick=[Point(20_000)],
@@ -179,7 +182,8 @@ WORKLOADS = [
         name="two-parties",
         title="{n} messages between two parties",
         story="The two-thread story: two parties pass a message back and forth. As threads, as goroutines on one P and "
-        "on as many as there are CPUs, as goroutines held on two Ms, as asyncio tasks.",
+        "on as many as there are CPUs, as goroutines held on two Ms, as asyncio tasks. (Greenlets of gevent and tasks of "
+        "trio are in one thread as well, and tell the story of asyncio's once more.)",
         per="message",
         metrics=("time", "switches"),
         points=[Point(100_000)],

@@ -107,7 +107,8 @@ WORKLOADS = [
         name="select",
         title="select over k channels",
         story="Main selects over k unbuffered channels; another goroutine sends to them in turn "
-        "and waits for an answer each time.",
+        "and waits for an answer each time. Trio and threads are not here, for they have no select: their users merge "
+        "everything into one queue, which is another program.",
         per="select",
         axis="channels",
         reason="A select enters and leaves the queue of each of its k channels, as Go's does, so it costs k times "

@@ -225,7 +225,8 @@ WORKLOADS = [
     Workload(
         name="server-silent",
         title="the same server with 5,000 silent connections",
-        story="100 connections that talk, as above, beside 5,000 that are open and say nothing.",
+        story="100 connections that talk, as above, beside 5,000 that are open and say nothing. Trio waits for connections "
+        "as asyncio does, so one of the two will do; 5,000 threads are more than a machine does well.",
         per="request",
         metrics=("cpu", "rate", "p50", "p99"),
         reason=REASON,

@@ -68,7 +68,8 @@ WORKLOADS = [
     Workload(
         name="sleepers",
         title="n asleep at once",
-        story="Start {n} goroutines that sleep {size} s each, then wait for all of them; the whole is timed.",
+        story="Start {n} goroutines that sleep {size} s each, then wait for all of them; the whole is timed. "
+        "Threads cannot do that many: see `sleeping-threads`.",
         per=None,
         metrics=("time", "cpu"),
         paced=("time",),
@@ -89,7 +90,7 @@ WORKLOADS = [
     Workload(
         name="sleeping-threads",
         title="{n} asleep at once, with threads",
-        story="The same with as many as threads do well: {n} for {size} s.",
+        story="The same with as many as threads do well: {n} for {size} s; the other libraries are in `sleepers`.",
         per=None,
         metrics=("time", "cpu"),
         paced=("time",),

@@ -186,7 +186,8 @@ WORKLOADS = [
     Workload(
         name="timers",
         title="set and stop n timers",
-        story="Set {n} timers at scattered deadlines a minute ahead, then stop all of them.",
+        story="Set {n} timers at scattered deadlines a minute ahead, then stop all of them. Trio is not here, for its "
+        "time-outs are scopes, which cannot be set side by side; threads cannot do that many: see `timer-threads`.",
         per="timer",
         reason="asyncio's timer is a callback in its loop's heap, to be touched from the loop's thread only. "
         "gort's may be stopped and set again from any thread, so its heap has a lock, and will start a goroutine, so each "
@@ -200,7 +201,7 @@ WORKLOADS = [
         name="timers-fire",
         title="n timers that fire",
         story="Set {n} timers whose deadlines are scattered over {size} s, and see how far from its own each is called, "
-        "too late or too early.",
+        "too late or too early. Threads cannot do that many: see `timer-threads-fire`.",
         per="timer",
         metrics=_FIRED,
         paced=("p50", "p99"),
@@ -223,7 +224,8 @@ WORKLOADS = [
     Workload(
         name="timer-threads",
         title="set and stop {n} timers, with threads",
-        story="The first of the two with as many as threading.Timer, a thread for each, can do.",
+        story="The first of the two with as many as threading.Timer, a thread for each, can do; the other libraries are "
+        "in `timers`.",
         per="timer",
         points=[Point(1_000)],
         quick=[Point(200)],
@@ -232,7 +234,7 @@ WORKLOADS = [
     Workload(
         name="timer-threads-fire",
         title="{n} timers that fire, with threads",
-        story="The second of the two with as many as threading.Timer can do.",
+        story="The second of the two with as many as threading.Timer can do; the other libraries are in `timers-fire`.",
         per="timer",
         metrics=_FIRED,
         paced=("p50", "p99"),
