@@ -16,6 +16,7 @@ import pytest
 import gort
 from gort import go, run
 from gort.green import queue, threading, time
+from settling import start
 
 
 def test_names():
@@ -342,6 +343,86 @@ def test_a_cancelled_wait_takes_nothing(procs: int, jitter):
     run(main, procs=1 if procs == 2 else procs)
 
 
+def _wanted(lock: Any, by: int = 1) -> None:
+    """Come back when so many wait for this lock."""
+    while f" {by} waiting" not in repr(getattr(lock, "_block", lock)):
+        gort.gosched()
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_a_cancelled_wait_ends_with_its_lock(kind: str, procs: int) -> None:
+    """Broken: one who is cancelled twice, or after its notification, releases the lock that another has by now."""
+
+    def main() -> None:
+        lock = getattr(threading, kind)()
+        condition = threading.Condition(lock)
+        ctx = gort.context.with_cancel(gort.context.background())
+        inside: list[str] = []
+        seen: list[list[str]] = []
+
+        def wait() -> None:
+            with condition:
+                try:
+                    condition.wait()
+                finally:
+                    seen.append(inside.copy())
+
+        def in_block() -> None:
+            with ctx:
+                wait()
+
+        twice = start(in_block)
+        with condition:
+            inside.append("main")
+            ctx.cancel()
+            _wanted(lock)
+            twice.cancel()
+            for _ in range(20):
+                gort.gosched()
+            assert twice.state == "waiting" and lock.locked()
+            inside.clear()
+        assert twice.exception() is not None
+
+        notified = start(wait)
+        with condition:
+            inside.append("main")
+            condition.notify()
+            _wanted(lock)
+            notified.cancel()
+            for _ in range(20):
+                gort.gosched()
+            assert notified.state == "waiting" and lock.locked()
+            inside.clear()
+        notified.join()
+        assert seen == [[], []]
+        assert lock.acquire(False)
+
+    run(main, procs=procs)
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_a_cancelled_wait_leaves_the_notification(kind: str, procs: int) -> None:
+    """Broken: the one notification goes to a goroutine that has been cancelled, and the next sleeps for ever."""
+
+    def main() -> None:
+        lock = getattr(threading, kind)()
+        condition = threading.Condition(lock)
+
+        def wait() -> bool:
+            with condition:
+                return condition.wait(30)
+
+        first, second = start(wait), start(wait)
+        with condition:
+            first.cancel()
+            _wanted(lock)
+            condition.notify()
+        assert isinstance(first.exception(), gort.Cancelled)
+        assert second.result(20) is True
+
+    run(main, procs=procs)
+
+
 # --- queues -----------------------------------------------------------------------------------------------------------
 
 
@@ -390,6 +471,22 @@ def test_queues(kind: str, procs: int):
                 gort.sleep(0.001)
                 q.shutdown()
                 assert isinstance(g.exception(), queue.ShutDown)
+
+    run(main, procs=procs)
+
+
+def test_a_cancelled_get_loses_no_item(procs: int) -> None:
+    """Broken: an item of a queue is taken by a goroutine that is cancelled, or waits there and nobody is told."""
+
+    def main() -> None:
+        q = queue.Queue()
+        first, second = start(q.get), start(q.get)
+        with q.mutex:  # as another's `put`, in the middle of which first is cancelled
+            first.cancel()
+            _wanted(q.mutex)
+            q.queue.append("item")
+            q.not_empty.notify()
+        assert second.result(20) == "item"
 
     run(main, procs=procs)
 

@@ -1,7 +1,8 @@
 """threading, cooperatively: threads are goroutines, and locks and their like park.
 
 The idea.  `Lock` is a Mutex (gort/sync/mutex.py) under another name, `RLock` one with an owner, `local` is gort's.
-`Condition`, `Semaphore`, `Event`, `Barrier` and `Timer` are the standard library's own code over those.
+`Condition`, `Semaphore`, `Event`, `Barrier` and `Timer` are the standard library's own code over those, but for
+`Condition.wait`: a goroutine may be cancelled at each of its two waits, which no thread ever is.
 
 A `Thread` started by a goroutine is a goroutine of the same runtime: `start` costs a few microseconds, and a hundred
 thousand of them may exist.  Started on a plain thread it is a plain thread, as ever.  `get_ident` tells goroutines
@@ -28,6 +29,7 @@ from ..runtime.instance import go as _go
 from ..runtime.wait import give_way as _give_way
 from ..runtime.wait import is_late as _is_late
 from ..runtime.wait import parks as _parks
+from ..sync.cond import relock as _relock
 from ..sync.ending import on_end as _on_end
 from ..sync.event import Event as _Event
 from ..sync.local import local as _local
@@ -103,6 +105,7 @@ class Lock(_Mutex):
         self.release()
 
     acquire_lock, release_lock, locked_lock = acquire, release, _Mutex.locked
+    _is_owned = _Mutex.locked  # Condition would try to acquire it, and so give way, where one may be cancelled
 
     def _at_fork_reinit(self) -> None:
         _Mutex.__init__(self)
@@ -323,7 +326,42 @@ _CRLock = _PyRLock = RLock
 
 # In the order of dependence: each finds the earlier ones in this namespace.
 _borrow.rest(_std, globals())
-Condition = _borrow.cls(_std.Condition, globals())
+
+
+class Condition(_borrow.cls(_std.Condition, globals())):  # type: ignore[misc]
+    """As `threading.Condition`.  `wait` ends with the lock locked, always (sync/cond.py)."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Unlock the lock, wait for a notification, or for so many seconds, lock it again; was there a notification?"""
+        if not self._is_owned():
+            raise RuntimeError("cannot wait on un-acquired lock")
+        waiter = Lock()
+        waiter._take()
+        self._waiters.append(waiter)
+        state = self._release_save()
+        try:
+            try:
+                if timeout is None:
+                    got = waiter.acquire()
+                else:
+                    got = waiter.acquire(True, timeout) if timeout > 0 else waiter._take()
+            finally:
+                _relock(lambda: self._acquire_restore(state))
+            return got or self._was_notified(waiter)
+        except BaseException:
+            if self._was_notified(waiter) and self._is_owned():  # it came too late for us: it is the next one's
+                self.notify()
+            raise
+
+    def _was_notified(self, waiter: Lock) -> bool:
+        """A wait is over: has somebody taken it out of the queue?  Else do that."""
+        try:
+            self._waiters.remove(waiter)
+            return False
+        except ValueError:
+            return True
+
+
 Semaphore = _borrow.cls(_std.Semaphore, globals())
 BoundedSemaphore = _borrow.cls(_std.BoundedSemaphore, globals(), Semaphore)
 Event = _borrow.cls(_std.Event, globals())

@@ -38,6 +38,24 @@ class Locker(Protocol):
     def unlock(self) -> None: ...
 
 
+def relock(lock: Callable[[], Any]) -> None:
+    """Call lock(), the last thing that a `wait` does, until it has done its work, whatever comes; see the top."""
+    interrupted: BaseException | None = None
+    with Shield():
+        while True:
+            try:
+                lock()
+                break
+            except GortError:
+                raise  # Deadlock: see the top
+            except BaseException as exc:
+                if type(exc) is type(interrupted) or hasattr(exc, "insists"):
+                    raise  # this lock cannot be locked; or it is the second Ctrl-C
+                interrupted = exc  # a plain thread's signal handler: not before the lock is locked
+    if interrupted is not None:
+        raise interrupted
+
+
 class Cond(Place):
     """A condition variable: wait for a condition that is protected by a lock.
 
@@ -114,22 +132,8 @@ class Cond(Place):
     def _relock(self) -> None:
         """Lock the lock again, whatever comes."""
         lock = self._lock
-        if type(lock) is Mutex and lock._take():
-            return
-        interrupted: BaseException | None = None
-        with Shield():
-            while True:
-                try:
-                    lock.lock()
-                    break
-                except GortError:
-                    raise  # Deadlock: see the top
-                except BaseException as exc:
-                    if type(exc) is type(interrupted) or hasattr(exc, "insists"):
-                        raise  # this lock cannot be locked; or it is the second Ctrl-C
-                    interrupted = exc  # a plain thread's signal handler: not before the lock is locked
-        if interrupted is not None:
-            raise interrupted
+        if type(lock) is not Mutex or not lock._take():
+            relock(lock.lock)
 
     def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
         """Wait until predicate(), called with the lock locked, is true; return what it returned.
