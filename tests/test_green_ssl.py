@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import socket as std_socket
 import ssl as std
 import threading
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from typing import Any
 import pytest
 
 import gort
-from gort import go, run
+from gort import go, net, run
+from settling import start
 from spreading import go_all
 from gort.green import socket, ssl
 
@@ -292,3 +294,54 @@ def test_a_standard_context_makes_standard_sockets():
 
     run(main)
     main()  # and without goroutines
+
+
+def test_a_conn_with_a_context_of_this_module(procs: int) -> None:
+    """Broken: of two goroutines that use a net.TLSConn with a green context, one blocks the thread that the other needs."""
+    data = bytes(50_000_000)  # more than one slice's work
+    listener = std_socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        """The other side, on a thread of its own, so that the writer never has to wait."""
+        with server_context(std).wrap_socket(listener.accept()[0], server_side=True) as sock:
+            left = 4 * len(data)
+            while left:
+                left -= len(sock.recv(2**16))
+                sock.send(b"k")
+
+    def main() -> None:
+        with net.dial(listener.getsockname(), tls=client_context(), server_hostname="localhost") as conn:
+            reader = start(lambda: list(iter(conn.read, b"")))
+            for _ in range(4):
+                conn.write(data)
+            assert set(b"".join(reader.result())) == set(b"k")
+
+    with listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        run(main, procs=procs)
+        server.join()
+
+
+def test_a_conn_is_closed_while_a_callback_waits() -> None:
+    """Broken: a handshake calls back into the program, which waits there, and whoever closes the connection blocks the
+    thread."""
+    arrived, go_on = gort.Event(), gort.Event()
+
+    def callback(*_: Any) -> None:
+        arrived.set()
+        go_on.wait()
+
+    def main() -> None:
+        context = server_context()
+        context.sni_callback = callback
+        with net.listen("127.0.0.1:0", tls=context) as listener:
+            client = go(net.dial, listener.addr, tls=client_context(), server_hostname="localhost")
+            conn = listener.accept()
+            server = go(conn.handshake)
+            arrived.wait()
+            conn.close()
+            go_on.set()
+            assert isinstance(server.exception(), OSError) and isinstance(client.exception(), OSError)
+
+    run(main, procs=1)

@@ -4,7 +4,8 @@ The idea.  An SSLSocket that does not block says by an exception whether it want
 for that in the descriptor's direction and calls it again.  Everything else is Conn's.
 
 OpenSSL's connection object is no place for two threads at once, and a goroutine that reads may run on another machine
-than one that writes.  So every call to it is made under a lock; none of these calls blocks.
+than one that writes.  So every call to it is made under a lock.  None of these calls blocks, but some give way: those of
+a socket of gort.green.ssl, and those that call back into the program (`sni_callback`).  Hence a Mutex.
 
 A stream that the peer ends without TLS's own farewell (close_notify) ends like any other, as in the standard module: who
 must know that nothing was cut off needs a length or an end mark in his protocol.
@@ -18,7 +19,6 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-import threading
 from time import monotonic
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..runtime.netpoll import Direction
 from ..runtime.scope import Scope
 from ..runtime.timers import check_seconds, deadline
 from ..runtime.wait import is_late, late
+from ..sync import Mutex
 from .ahead import CHUNK, MOST
 from .conn import Conn, Data
 
@@ -72,7 +73,7 @@ class TLSConn(Conn):
             sock, server_side=server_side, server_hostname=server_hostname, do_handshake_on_connect=False
         )
         self._ssl: ssl.SSLSocket = wrapped
-        self._ssl_lock = threading.Lock()
+        self._ssl_lock = Mutex()
         self._done = False
         self._drained = bytearray()  # read when writing was closed, for those who read later
         self._limit: tuple[float | None, float | None] = (None, None)
@@ -267,12 +268,13 @@ class TLSConn(Conn):
 
     def close(self) -> None:
         """Tell the peer, and close the connection; who waits in it gets ConnClosed.  Twice does no harm."""
-        if not self._d.closed:
-            try:
+        try:
+            if self._done and not self._d.closed:
                 self._notify()
-            except (OSError, ValueError):
-                pass
-        super().close()
+        except (OSError, ValueError):
+            pass
+        finally:
+            super().close()
 
     @property
     def tls(self) -> ssl.SSLSocket:
