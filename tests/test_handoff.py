@@ -564,17 +564,14 @@ def test_a_thread_that_is_slow_to_start_is_no_call_that_blocks() -> None:
 def test_idle_threads_do_not_count_against_the_limit() -> None:
     """Broken: threads that wait for something to do keep others from being started, at the limit."""
     with Runtime(2, max_threads=8) as runtime:
-
-        def main() -> None:
-            for _ in range(4):
-                for call in (lambda fn: go(fn), lambda fn: go(gort.blocking, fn)):
-                    # Passed only if all are in it at once.  Four, for a machine whose goroutine waits for its blocking
-                    # call is not idle, a few may have got one, and one may look for work just then.
-                    barrier = threading.Barrier(4)
-                    for g in [call(lambda: barrier.wait(40)) for _ in range(barrier.parties)]:
-                        g.result()
-
-        runtime.run(main)
+        for _ in range(4):
+            for args in ((), (gort.blocking,)):
+                # Passed only if all are in it at once.  Four, for a machine whose goroutine waits for its blocking
+                # call is not idle, a few may have got one, and one may look for work just then.  Not started by a goroutine,
+                # which may give way in `go` to the first of them, and be stranded by it.
+                barrier = threading.Barrier(4)
+                for g in [runtime.go(*args, lambda: barrier.wait(40)) for _ in range(barrier.parties)]:
+                    g.result()
         assert runtime.stats()["threads"] + runtime.stats()["spare_threads"] <= 8
 
 

@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 from ..errors import ThreadLimit
 from . import surplus
 from .guard import PATIENCE
+from .sleep import sleep
 from .wait import ThreadWaiter, Ticket, park, ready, waiter
 
 T = TypeVar("T")
@@ -263,8 +264,16 @@ def _call(kind: type[_Call], fn: Callable[..., T], args: Any, kw: Any) -> T:
     if type(w) is ThreadWaiter:
         return fn(*args, **kw)
     ticket: Ticket = [w, None, kind(fn), None]
-    if not w.m.sched.spares.submit(ticket, fn, args, kw, copy_context()):
-        return fn(*args, **kw)
+    sched = w.m.sched
+    while True:
+        try:
+            if not sched.spares.submit(ticket, fn, args, kw, copy_context()):
+                return fn(*args, **kw)
+            break
+        except ThreadLimit:
+            if not surplus.settling(sched):
+                raise
+        sleep(1e-3)  # then that machine is idle, and its thread can be had, or it has work, and the limit is what it says
     good, value = park(w, ticket)
     if good:
         return value

@@ -38,11 +38,12 @@ def patience(sched: Any, m: Any) -> float:
 def dismiss_one(sched: Any) -> bool:
     """End an idle machine without goroutines, because another thread is needed and the limit is reached.
 
-    It counts no longer, and ends when it wakes.  Not while there is fresh work, for which it may be just about to
-    wake: what is left on the GRQ after this finds its P idle, and another machine (`wake_for_work`).
+    It counts no longer, and ends when it wakes.  It may be just about to see the fresh work on the GRQ, in its last look
+    before it sleeps, and be the only one that does: then there must be another idle one, which gets it instead.
     """
     with sched.lock:
-        if sched.grq or sched.reports:
+        fresh = bool(sched.grq)
+        if sched.reports or (fresh and len(sched.idle_ms) < 2):
             return False
         for m in sched.idle_ms:
             if m.thread is None or m.live() or m.ready or m.mail or m.throws:
@@ -53,8 +54,19 @@ def dismiss_one(sched: Any) -> bool:
             del sched.ms[m]
             m.dismissed = True
             m.wake()
-            return True
-    return False
+            break
+        else:
+            return False
+    if fresh:
+        sched.wake_for_work()
+    return True
+
+
+def settling(sched: Any) -> bool:
+    """Is some machine on its way to being idle, or to its next goroutine?  It will be there in a moment."""
+    return any(
+        m.thread is not None and m not in sched.idle_ms and m.apart is None and not m.asleep and not m.live() for m in list(sched.ms)
+    )
 
 
 def retire(sched: Any, m: Any) -> bool:
