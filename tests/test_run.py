@@ -6,8 +6,10 @@ What needs a process of its own runs in one: a deadlock is only seen when no oth
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -480,6 +482,52 @@ def test_ctrl_c_ends_the_program(procs: int, what: str) -> None:
     lines = done.stdout.split("\n")
     assert lines.count("main cleaned") == 1 and lines.count("other cleaned") == 20
     assert done.stderr.count("Traceback") == 1 and "in main" in done.stderr
+
+
+def test_a_run_that_finds_no_descriptor_leaves_nothing() -> None:
+    """Broken: a run that cannot begin (EMFILE) leaves its SIGINT handler, descriptors, or a runtime that never ends."""
+
+    def fds() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wakeup = signal.set_wakeup_fd(-1)
+    before = fds(), threading.active_count()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        for room in range(6):
+            fillers = []
+            try:
+                while True:
+                    fillers.append(os.dup(0))
+            except OSError:
+                pass
+            for _ in range(room):
+                os.close(fillers.pop())
+            try:
+                assert run(lambda: 5) == 5
+            except OSError as exc:
+                assert exc.errno == errno.EMFILE
+            finally:
+                for fd in fillers:
+                    os.close(fd)
+            assert (fds(), threading.active_count()) == before
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        signal.set_wakeup_fd(wakeup)
+    done = script(
+        """
+        import resource
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, limits[1]))
+        try: run(lambda: None)
+        except OSError: pass
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_ctrl_c_may_be_handled_and_a_second_one_stops_a_loop() -> None:

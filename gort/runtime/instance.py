@@ -209,6 +209,10 @@ def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any
             m.main_g = g
             m.hub.switch()  # comes back when this machine has ended
         join_threads(sched, sched.patience_at_end)
+    except BaseException:
+        if m.alive and not m.hub:  # it never ran (no descriptor was left for Interrupt): there is nobody to close the runtime
+            sched.detach(m)
+        raise
     finally:
         with _lock:
             if sched in _running:  # else this is the child of a fork that main made

@@ -112,15 +112,24 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         self.live.append(self)
-        if _on_main_thread():
-            self.before = signal.getsignal(signal.SIGINT)
-            if self.before is signal.default_int_handler or isinstance(self.before, Deferral):
-                signal.signal(signal.SIGINT, self)
-            else:
-                self.before = None
-            if FREE_THREADED and self.m.poller is None:
-                self._wake_by_pipe()
+        try:
+            if _on_main_thread():
+                self._begin()
+        except BaseException:  # no descriptor left for the pipe, say
+            self.__exit__()
+            if self.m.poller is not None:
+                self.m.poller.close()
+            raise
         return self
+
+    def _begin(self) -> None:
+        self.before = signal.getsignal(signal.SIGINT)
+        if self.before is signal.default_int_handler or isinstance(self.before, Deferral):
+            signal.signal(signal.SIGINT, self)
+        else:
+            self.before = None
+        if FREE_THREADED and self.m.poller is None:
+            self._wake_by_pipe()
 
     def _wake_by_pipe(self) -> None:
         read, write = self.pipe = os.pipe()
@@ -140,14 +149,19 @@ class Interrupt:
         os.close(self.pipe[1])
         self.pipe = None
 
+    def _sleep_without_pipe(self) -> None:
+        if self.pipe is not None:
+            found = signal.set_wakeup_fd(-1)
+            if found not in (-1, self.pipe[1]):  # the program has set one of its own meanwhile: leave it
+                signal.set_wakeup_fd(found)
+            self._close_pipe()
+
     def __exit__(self, *_: object) -> None:
         if self in self.live:
             self.live.remove(self)
         if self.before is not None and signal.getsignal(signal.SIGINT) is self:
             signal.signal(signal.SIGINT, self.before)
-        if self.pipe is not None:
-            signal.set_wakeup_fd(-1)
-            self._close_pipe()
+        self._sleep_without_pipe()
 
 
 def _only_waits(frame: FrameType | None) -> bool:
@@ -194,9 +208,7 @@ def forget() -> None:
     """In the child of a fork: nothing of gort's runs, so SIGINT is Python's again.  The pipe is the parent's."""
     for interrupt in Interrupt.live:
         interrupt.over = True
-        if interrupt.pipe is not None:
-            signal.set_wakeup_fd(-1)
-            interrupt._close_pipe()
+        interrupt._sleep_without_pipe()
     Interrupt.live.clear()
     deferral.users = 0
     if hasattr(signal.getsignal(signal.SIGINT), "gort_own"):
