@@ -40,7 +40,8 @@ from typing import Any
 from .chan import Chan
 from .errors import ChannelClosed, GortError
 from .runtime.fork import in_child
-from .runtime.interrupt import Interrupt
+from .runtime.instance import quitting
+from .runtime.interrupt import rightful
 
 __all__ = ["notify", "stop"]
 
@@ -141,8 +142,11 @@ def _restore() -> None:
 
 def _put_back(number: int) -> None:
     before = _before.pop(number)
-    while isinstance(before, Interrupt) and before.main.done():
-        before = before.before  # of a `run` that has ended since
+    # What was gort's or Python's own may be the other's by now: a `run` has ended since, or begun.
+    if number == _signal.SIGINT:
+        before = rightful(before)
+    elif number == getattr(_signal, "SIGQUIT", None):
+        before = quitting.rightful(before)
     if _signal.getsignal(number) is _handle:  # else somebody has installed his own after us
         _signal.signal(number, _signal.SIG_DFL if before is None else before)
 

@@ -232,6 +232,71 @@ def test_ctrl_c_can_be_had():
         time.sleep(30)
 
 
+@pytest.mark.parametrize("stopped", ["main", "thread"])
+def test_ctrl_c_is_given_back_in_a_later_run(stopped: str):
+    """Broken: `notify` in one run and `stop` in another leave Python's handler, which raises in any goroutine."""
+    chan: Chan[Any] = Chan(1)
+    run(lambda: gort.signal.notify(chan, signal.SIGINT))
+    computes: list[str] = []
+
+    def compute() -> None:
+        kill(signal.SIGINT)
+        for _ in range(1000):
+            pass  # here an exception of the handler's would arrive
+        computes.append("to its end")
+
+    def main() -> None:
+        if stopped == "main":
+            gort.signal.stop(chan)
+        else:
+            gort.blocking(gort.signal.stop, chan)
+        g = go(compute)
+        with pytest.raises(KeyboardInterrupt):
+            gort.sleep(30)
+        g.join()
+        assert computes == ["to its end"]
+
+    run(main, procs=1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_handlers_of_runtimes_that_begin_and_end_meanwhile():
+    """Broken: a handler of gort's is put back, and stays for good, though the runtime it was for has ended."""
+    chan: Chan[Any] = Chan(1)
+    run(lambda: gort.signal.notify(chan, signal.SIGQUIT))
+    gort.signal.stop(chan)
+    assert signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
+
+    outer = gort.Runtime(1)
+    deferred = signal.getsignal(signal.SIGINT)
+    run(outer.close)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    inner = run(gort.Runtime, 1)
+    assert signal.getsignal(signal.SIGINT) is deferred is not signal.default_int_handler
+    inner.close()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_runtime_closed_by_another_thread(number: int):
+    """Broken: the last runtime is closed off the main thread, and the signal goes on to be gort's."""
+    code = f"""
+        import gort, os, signal, threading
+        rt = gort.Runtime(1)
+        rt.go(int).join()
+        thread = threading.Thread(target=rt.close)
+        thread.start()
+        thread.join()
+        try:
+            os.kill(os.getpid(), {int(number)})
+        except KeyboardInterrupt:
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                raise SystemExit(7)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (7 if number == signal.SIGINT else -number, "")
+
+
 def test_all_signals():
     """Without a signum: all that a program can be told of."""
 

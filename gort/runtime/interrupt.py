@@ -80,7 +80,8 @@ class Interrupt:
         self.m = m
         self.main = main
         self.last: KeyboardInterrupt | None = None  # what was sent to main
-        self.before: Any = None
+        self.on_main = _on_main_thread()
+        self.before: Any = None  # the handler found, if ours is in its place
         self.pipe: tuple[int, int] | None = None
         self.old_fd = -1
 
@@ -113,7 +114,7 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         self.live.append(self)
         try:
-            if _on_main_thread():
+            if self.on_main:
                 self._begin()
         except BaseException:  # no descriptor left for the pipe, say
             self.__exit__()
@@ -160,7 +161,7 @@ class Interrupt:
         if self in self.live:
             self.live.remove(self)
         if self.before is not None and signal.getsignal(signal.SIGINT) is self:
-            signal.signal(signal.SIGINT, self.before)
+            signal.signal(signal.SIGINT, rightful(self.before))
         self._sleep_without_pipe()
 
 
@@ -180,7 +181,9 @@ class Deferral:
         self.users = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if _in_gort(frame) and not _only_waits(frame):
+        if self.users <= 0:  # the last Runtime was closed by another thread, which could not put the handler back
+            signal.signal(number, rightful(self))
+        elif _in_gort(frame) and not _only_waits(frame):
             # Ask again in a moment.  A thread for it, because nothing else is sure to run by then.
             timer = threading.Timer(1e-3, _thread.interrupt_main, (number,))
             timer.daemon = True
@@ -202,6 +205,17 @@ class Deferral:
 
 
 deferral = Deferral()
+
+
+def rightful(before: Any) -> Any:
+    """Whose SIGINT is now, if it was once before's: it stays that of a program's own handler; else gort's, or Python's."""
+    if not isinstance(before, (Interrupt, Deferral)) and before is not signal.default_int_handler:
+        return before
+    for interrupt in Interrupt.live:
+        if interrupt.on_main:
+            interrupt.before = signal.default_int_handler
+            return interrupt
+    return deferral if deferral.users > 0 else signal.default_int_handler
 
 
 def forget() -> None:

@@ -32,7 +32,11 @@ class Quit:
         self.users = 0
         self.schedulers = schedulers
 
-    def __call__(self, _number: int, _frame: Any) -> None:
+    def __call__(self, number: int, _frame: Any) -> None:
+        if self.users <= 0:  # the last runtime was closed by another thread, which could not put the handler back
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
         text = "\n".join(stacks.dump(sched) for sched in self.schedulers())
         try:
             fd = sys.stderr.fileno() if sys.stderr is not None else 2
@@ -51,6 +55,12 @@ class Quit:
         if threading.current_thread() is threading.main_thread():
             if getattr(signal, "SIGQUIT", None) and signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL:
                 signal.signal(signal.SIGQUIT, self)
+
+    def rightful(self, before: Any) -> Any:
+        """Whose SIGQUIT is now, if it was once before's: see interrupt.py."""
+        if before is not self and before is not signal.SIG_DFL:
+            return before
+        return self if self.users > 0 else signal.SIG_DFL
 
     def forget(self) -> None:
         """In the child of a fork there is no runtime."""
