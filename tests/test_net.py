@@ -24,6 +24,7 @@ from gort.net import address, resolve
 from gort.runtime.blocking import inquire
 
 from nettools import HOSTS, left_nothing, unused_port  # noqa: F401  (left_nothing is a fixture)
+from settling import start
 
 pytestmark = pytest.mark.usefixtures("left_nothing")
 
@@ -1577,6 +1578,63 @@ def test_a_tls_deadline_moved_while_it_waits_across_holds(what, before, certific
                     g.result(15)
                 assert not conn._across
                 conn._ssl, conn._done = secure, False
+
+    run(main, procs)
+
+
+@pytest.mark.parametrize("what", ["handshake", "read", "write", "close_write"])
+def test_closed_in_a_tls_handshake(what, certificate, procs):
+    """Who waits for the handshake gets another error than ConnClosed, or `written` is missing."""
+
+    def main():
+        with net.listen("127.0.0.1:0", tls=certificate.server()) as listener:
+            with net.dial(listener.addr), listener.accept(5) as conn:  # who never says anything
+                g = start(getattr(conn, what), *([b"x"] if what == "write" else []))
+                conn.close()
+                with pytest.raises(net.ConnClosed, match="TLSConn") as info:
+                    g.result(15)
+                assert what != "write" or info.value.written == 0
+
+    run(main, procs)
+
+
+@pytest.mark.parametrize("when", ["before", "moved", "timeout"])
+def test_a_time_limit_behind_another_s_tls_handshake(when, certificate, procs):
+    """The deadline of a write that waits until another goroutine has shaken hands does not hold."""
+
+    def main():
+        with net.listen("127.0.0.1:0", tls=certificate.server()) as listener:
+            with net.dial(listener.addr), listener.accept(5) as conn:  # who never says anything
+                other = start(conn.read)
+                if when == "before":
+                    conn.set_write_deadline(time.monotonic() + 0.05)
+                write = start(lambda: conn.write(b"x", timeout=0.05 if when == "timeout" else None))
+                if when == "moved":
+                    conn.set_write_deadline(time.monotonic() + 0.05)
+                with pytest.raises(TimeoutError) as info:
+                    write.result(15)
+                assert info.value.written == 0 and not other.done()
+                conn.close()
+                assert isinstance(other.exception(15), net.ConnClosed)
+
+    run(main, procs)
+
+
+def test_tls_sendfile_is_one_write(certificate, tmp_path, procs):
+    """Another's write lands in the midst of a file."""
+    path = tmp_path / "file"
+    path.write_bytes(b"f" * 3_000_000)
+
+    def main():
+        a, b = pipe_of_tls(certificate)
+        with a, b, path.open("rb") as file:
+            first = gort.go(a.sendfile, file)
+            got = b.read()
+            second = start(a.write, b"w" * 1000)
+            got += b.read_exactly(3_001_000 - len(got))
+            assert got == b"f" * 3_000_000 + b"w" * 1000
+            assert first.result() == 3_000_000
+            second.result()
 
     run(main, procs)
 

@@ -326,20 +326,21 @@ class Conn(ReadAhead, WriteTurns):
         return blocking(os.sendfile, own, fd, offset, count)
 
     def _copy_file(self, file: Any, offset: int, count: int | None, timeout: float | None) -> int:
-        """`sendfile` where the system cannot: read a piece (on a spare thread), write it."""
+        """`sendfile` where the system cannot: read a piece (on a spare thread), write it.  One turn for all of them."""
         fd = file if isinstance(file, int) else file.fileno()
         until = self._until(timeout)
         sent = 0
-        while count is None or sent < count:
-            piece = blocking(os.pread, fd, CHUNK if count is None else min(count - sent, CHUNK), offset + sent)
-            if not piece:
-                break
-            try:
-                self.write(piece, None if until is None else max(0.0, until - monotonic()))
-            except BaseException as exc:
-                exc.written = sent + getattr(exc, "written", 0)  # type: ignore[attr-defined]
-                raise
-            sent += len(piece)
+        with self._turn_taken(timeout):
+            while count is None or sent < count:
+                try:
+                    piece = blocking(os.pread, fd, CHUNK if count is None else min(count - sent, CHUNK), offset + sent)
+                except BaseException as exc:
+                    exc.written = sent  # type: ignore[attr-defined]
+                    raise
+                if not piece:
+                    break
+                self._write_rest([memoryview(piece)], sent, until, timeout)
+                sent += len(piece)
         return sent
 
     def _write_slowly(self, buffers: list[Data], timeout: float | None) -> None:

@@ -19,6 +19,8 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -98,51 +100,64 @@ class TLSConn(Conn):
     def _shake_hands(self, timeout: float | None, of: Direction | None) -> None:
         """`handshake`, as part of an operation of that direction."""
         until = None if timeout is None else deadline(check_seconds(timeout, "timeout"))
-        with self._turn_taken(timeout):
-            while True:
-                try:
-                    with self._ssl_lock:
-                        self._ssl.do_handshake()
-                        self._done = True
-                    return
-                except _WANTS as exc:
-                    side = self._wanted(exc)
-                except OSError as exc:
-                    self._fail(exc)
-                self._wait_across(side, of, until, timeout)
+        turn = None
+        while turn is None:
+            turn = self._wait_across(self._turn_until, of, until, timeout)
+        with turn:
+            try:
+                while True:
+                    try:
+                        with self._ssl_lock:
+                            self._ssl.do_handshake()
+                            self._done = True
+                        return
+                    except _WANTS as exc:
+                        side = self._wanted(exc)
+                    self._wait_side(side, of, until, timeout)
+            except (OSError, AttributeError) as exc:  # the latter is what an SSLSocket says that has been closed
+                self._fail(exc)
 
-    def _wait_across(self, side: Direction, of: Direction | None, until: float | None, timeout: float | None) -> None:
-        """Wait for one direction in an operation of perhaps the other, whose deadline holds too.
+    def _turn_until(self, until: float | None, _timeout: float | None) -> Any:
+        return self._turn_taken(None if until is None else max(0.0, until - monotonic()))
 
-        It may return for nothing.  If a deadline is moved meanwhile, our scope is cancelled, and the caller comes back
-        with the new one.  None is missed: we are in `_across` *before* we read the deadline, and `_set_deadline` looks
+    def _wait_side(self, side: Direction, of: Direction | None, until: float | None, timeout: float | None) -> None:
+        """Wait for one direction in an operation of perhaps the other.  It may return for nothing."""
+        if of is side:
+            self._wait(side, until, timeout)
+        else:
+            self._wait_across(partial(self._wait, side), of, until, timeout)
+
+    def _wait_across(self, wait: Callable[..., Any], of: Direction | None, until: float | None, timeout: float | None) -> Any:
+        """wait(until, timeout), for something that knows nothing of the deadline of our operation's direction.
+
+        If a deadline is moved meanwhile, our scope is cancelled, and the caller, who gets None, comes back with the new
+        one.  None is missed: we are in `_across` *before* we read the deadline, and `_set_deadline` looks
         there *after* it has stored one; and a scope keeps its cancellation until we wait.
         """
-        if of is None or of is side:
-            self._wait(side, until, timeout)
-            return
+        if of is None:
+            return wait(until, timeout)
         moved = Scope()
         self._across.add(moved)
         try:
             moved.enter("a TLS operation")
             try:
-                self._wait_until(side, of, until, timeout)
+                value = self._wait_until(wait, of, until, timeout)
             except BaseException as exc:
                 if not moved.exit(exc):
                     raise
-            else:
-                moved.exit(None)
+                return None
+            moved.exit(None)
+            return value
         finally:
             self._across.discard(moved)
 
-    def _wait_until(self, side: Direction, of: Direction, until: float | None, timeout: float | None) -> None:
+    def _wait_until(self, wait: Callable[..., Any], of: Direction, until: float | None, timeout: float | None) -> Any:
         self._d.check_deadline(of)
         end = of.deadline
         if end is None or (until is not None and until <= end):
-            self._wait(side, until, timeout)
-            return
+            return wait(until, timeout)
         try:
-            self._wait(side, end, 0.0)
+            return wait(end, 0.0)
         except TimeoutError as exc:
             if not is_late(exc) or monotonic() < end:
                 raise
@@ -173,18 +188,26 @@ class TLSConn(Conn):
                         return data
                 except _WANTS as exc:
                     side = self._wanted(exc)
-                self._wait_across(side, self._in, until, timeout)
+                self._wait_side(side, self._in, until, timeout)
         except ssl.SSLZeroReturnError:
             return b""
         except OSError as exc:
             self._fail(exc)
 
     def _write_slowly(self, buffers: list[Data], timeout: float | None) -> None:
-        if not self._done:
-            until = self._until(timeout)
+        super()._write_slowly(buffers, self._shake_hands_first(timeout))
+
+    def _shake_hands_first(self, timeout: float | None) -> float | None:
+        """Before a write; returns what is left of the time."""
+        if self._done:
+            return timeout
+        until = self._until(timeout)
+        try:
             self._shake_hands(timeout, self._d.write)
-            timeout = None if until is None else max(0.0, until - monotonic())
-        super()._write_slowly(buffers, timeout)
+        except BaseException as exc:
+            exc.written = 0  # type: ignore[attr-defined]
+            raise
+        return None if until is None else max(0.0, until - monotonic())
 
     def _write_rest(self, views: list[memoryview], written: int, until: float | None, timeout: float | None = None) -> None:
         if self._owed:  # an earlier write was interrupted: OpenSSL takes whatever comes for the rest of that one
@@ -203,14 +226,14 @@ class TLSConn(Conn):
                 self._owed = True
                 raise BlockingIOError from None
             except ssl.SSLWantReadError:
-                self._wait_across(self._in, self._d.write, *self._limit)
+                self._wait_side(self._in, self._d.write, *self._limit)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None, timeout: float | None = None) -> int:
         """`Conn.sendfile`; here the content is read, encrypted and written piece by piece."""
         self._check_size(offset, "offset")
         if count is not None:
             self._check_size(count, "count")
-        return self._copy_file(file, offset, count, timeout)
+        return self._copy_file(file, offset, count, self._shake_hands_first(timeout))
 
     def close_write(self) -> None:
         """Tell the peer that nothing more will come (it reads b""), after the handshake; reading goes on.
