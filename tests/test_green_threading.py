@@ -74,6 +74,29 @@ def test_a_thread_is_a_goroutine(procs: int):
     run(main, procs=procs)
 
 
+def test_a_thread_knows_itself_from_the_start(procs: int) -> None:
+    """Broken: a thread that runs before `start` has come back is a stand-in for itself, or has no ident."""
+    seen: list[Any] = []
+
+    class Own(threading.Thread):
+        @property
+        def name(self) -> str:
+            gort.gosched()  # whatever is ready runs: without a GIL it may at any moment
+            return "own"
+
+        def run(self) -> None:
+            seen.append((threading.current_thread() is self, self.ident == threading.get_ident(), self.is_alive()))
+
+    def main() -> None:
+        for _ in range(100):
+            thread = Own()
+            thread.start()
+            thread.join()
+
+    run(main, procs=procs)
+    assert seen == [(True, True, True)] * 100
+
+
 def test_who_is_running():
     """The main goroutine is its thread, others have a stand-in, and all keep theirs."""
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys as _sys
 import threading as _std
 from collections.abc import Callable as _Callable
+from contextvars import copy_context as _copy_context
 from typing import Any
 
 from .. import borrow as _borrow
@@ -25,7 +26,7 @@ from ..runtime import overdue as _overdue
 from ..runtime.carrier import current as _current
 from ..runtime.goroutine import ENDS as _ENDS
 from ..runtime.goroutine import Goroutine as _Goroutine
-from ..runtime.instance import go as _go
+from ..runtime.instance import launch as _launch
 from ..runtime.wait import give_way as _give_way
 from ..runtime.wait import is_late as _is_late
 from ..runtime.wait import parks as _parks
@@ -200,11 +201,16 @@ class Thread(_std.Thread):
             raise RuntimeError("thread.__init__() not called")
         if self._started.is_set():
             raise RuntimeError("threads can only be started once")
-        self._started.set()
-        self._goroutine = g = _go(self._as_goroutine)
+        if overdue:
+            _give_way()
+        frame = _sys._getframe(1)
+        g = _Goroutine(self._as_goroutine, (), {}, _copy_context() or None, frame.f_code, frame.f_lasti)
         g.name = self.name
+        self._goroutine = g
         self._ident = g.id
+        self._started.set()
         _register(g, self)
+        _launch(g)  # and only now, for it may run before this returns
 
     def _as_goroutine(self) -> None:
         self._native_id = _std.get_native_id()
