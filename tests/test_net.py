@@ -901,6 +901,21 @@ def test_happy_eyeballs(monkeypatch, procs):
         s.close()
 
 
+@pytest.mark.parametrize("local", [5, ("127.0.0.1", 99999), ("a\0b", 0)])
+def test_a_bad_local_address_of_a_host_with_two(local, monkeypatch):
+    """dial(local=...) never returns: an attempt ends by an error that is no OSError, and nobody is told."""
+    from gort.net import dialing
+
+    monkeypatch.setattr(dialing, "lookup", lambda *_: infos(("127.0.0.1", 1), ("127.0.0.2", 1)))
+
+    def main():
+        with pytest.raises((TypeError, OverflowError)), gort.timeout(20):
+            net.dial("some.where:80", local=local)
+        assert gort.num_goroutine() == 1
+
+    run(main)
+
+
 def test_a_dial_to_a_free_port_never_meets_itself():
     """Dialling a free port of this machine connects the socket to itself now and then: a port that is not there."""
     port = unused_port()

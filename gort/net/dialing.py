@@ -115,7 +115,7 @@ def _first(infos: list[Info], place: Inet, local: Any, until: float | None) -> s
 
 
 def _race(infos: list[Info], place: Inet, local: Any, until: float | None) -> socket.socket:
-    results: Chan[socket.socket | OSError] = Chan(len(infos))
+    results: Chan[socket.socket | Exception] = Chan(len(infos))
     attempts: list[Goroutine[None]] = []
     errors: list[OSError] = []
     won: Any = None
@@ -123,12 +123,12 @@ def _race(infos: list[Info], place: Inet, local: Any, until: float | None) -> so
     def attempt(info: Info) -> None:
         try:
             result: Any = _connect(info[0], info[4], str(place), local, until)
-        except OSError as exc:
+        except Exception as exc:
             result = exc
         try:
             results.send(result)  # there is room for all, so this does not wait
         except BaseException:  # but it may give way, and be cancelled there
-            if not isinstance(result, OSError):
+            if not isinstance(result, Exception):
                 result.close()
             raise
 
@@ -147,8 +147,10 @@ def _race(infos: list[Info], place: Inet, local: Any, until: float | None) -> so
                 if not is_late(exc) or (until is not None and monotonic() >= until):
                     raise
                 continue
-            if not isinstance(won, OSError):
+            if not isinstance(won, Exception):
                 return won
+            if not isinstance(won, OSError):
+                raise won  # a bad argument, which is bad for every address
             errors.append(won)
             won = None
         raise _all_failed(errors)
@@ -160,8 +162,9 @@ def _race(infos: list[Info], place: Inet, local: Any, until: float | None) -> so
                 g.join()
             while len(results):
                 other = results.recv()
-                if not isinstance(other, OSError):
+                if not isinstance(other, Exception):
                     other.close()
+            won = None  # an error would be a cycle with this frame
 
 
 def _all_failed(errors: list[OSError]) -> OSError:
