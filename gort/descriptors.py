@@ -8,12 +8,12 @@ machine's poller waits for that one.
 
 It is level-triggered, so what is ready stays so until it is used, whoever else looks; it may be made, used and closed
 while others wait for the same number in other ways; and if the number is closed and used again meanwhile, nobody else
-is disturbed.  The price is three more system calls for a wait, and a descriptor while it lasts.  When there is none to
-be had (EMFILE), a wait looks again every 10 ms instead: slow, but nothing fails and nothing is lost.
+is disturbed: a read or write that waits goes on with the file that it was called for (`Held`).  The price is a few more
+system calls for a wait, and two descriptors while it lasts.  When there is none to be had (EMFILE), a wait looks again
+every 10 ms instead: slow, but nothing fails and nothing is lost.
 
 Those who wait this way must look first (`is_ready`), and again after each wake-up: they may have been woken for
-nothing, or another may have been faster.  On Linux look and act are one: `read_soon` and `write_soon` ask the system
-for this one operation not to wait (RWF_NOWAIT), which needs no change of mode, so nobody else can come in between.
+nothing, or another may have been faster.  Reading and writing so is in soon.py.
 
 Refused: to make such a descriptor non-blocking.  That is a property of the open file, not of the number, and so of
 the terminal that the shell uses too, or of the pipe that is another process's standard input.
@@ -24,15 +24,13 @@ from __future__ import annotations
 import errno
 import os
 import select
-import stat
-import sys
 import threading
 from collections.abc import Callable, Iterable
-from time import monotonic
 from typing import Any
 
 from .runtime import overdue as _overdue
-from .runtime.netpoll import Descriptor
+from .runtime.fork import in_child
+from .runtime.netpoll import Descriptor, DescriptorClosed
 from .runtime.sleep import sleep
 from .runtime.wait import give_way, late
 
@@ -44,26 +42,6 @@ WRITE = select.POLLOUT
 
 LOOK = 0.01  # seconds between two looks at descriptors for which there is no descriptor to wait with
 
-_NOWAIT = getattr(os, "RWF_NOWAIT", None) if sys.platform == "linux" else None
-
-# What a descriptor is, as far as waiting for it goes.
-FILE, PIPE, STREAM = "file", "pipe", "stream"
-
-
-def kind(fd: int) -> str:
-    """How to wait for a descriptor.
-
-    FILE: not at all, the system knows no waiting for it (files, directories, /dev/null).  PIPE: for both directions; a
-    write of at most PIPE_BUF bytes does not block when it is writable.  STREAM: for reading (sockets, terminals,
-    eventfds and their like); how much could be written is not known.  Raises OSError if it is not open.
-    """
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISFIFO(mode):
-        return PIPE
-    if stat.S_ISSOCK(mode) or not stat.S_IFMT(mode) or (stat.S_ISCHR(mode) and os.isatty(fd)):
-        return STREAM
-    return FILE
-
 
 def is_ready(fd: int, events: int) -> bool:
     """Is it ready for one of these events (or broken, which a read or write will tell) at this moment?"""
@@ -72,74 +50,100 @@ def is_ready(fd: int, events: int) -> bool:
     return bool(poll.poll(0))
 
 
-def read_soon(fd: int, buffers: list[Any], kind: str) -> int | None:
-    """Read into buffers without blocking the thread, parking until there is something; how many bytes?
+class Users:
+    """Those who wait for a descriptor that its owner may close, which wakes them.
 
-    None: the usual call has to be made, which will not block (but on a FILE it will): it is the end, or an error, or
-    this system cannot read so.  Raises BlockingIOError if it is the descriptor's own mode not to wait.
+    Nobody is missed: they are in `held` *before* they look at `closed`, which is set *before* `close` looks there.
     """
-    if overdue:
-        give_way_outside()
-    while _NOWAIT is not None:
+
+    __slots__ = ("closed", "held")
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.held: set[Held] = set()
+
+    def close(self) -> None:
+        """To be called before the number is closed: have them get DescriptorClosed."""
+        self.closed = True
+        for held in list(self.held):
+            held.wake()
+
+
+class Held:
+    """Somebody else's descriptor while one waits for it, as `fd`: a number of our own for the same file.
+
+    So it is with a system call that waits: what becomes of the number meanwhile, closed or used again, does not concern
+    it.  (Without a free descriptor it is the number itself after all.)
+    """
+
+    __slots__ = ("_events", "_number", "_users", "_watch", "fd")
+
+    def __init__(self, fd: int, events: int, users: Users | None) -> None:
+        self._number = self.fd = fd
+        self._events = events
+        self._users = users
+        self._watch: Watch | None = None
         try:
-            # 0 should be the end, but some versions of Linux also say so when they would have to wait for the disk.
-            n = os.preadv(fd, buffers, -1, _NOWAIT)
-            if n:
-                return n
-            break
-        except BlockingIOError:
-            if kind is FILE:
-                return None
-            if not os.get_blocking(fd):
-                raise
+            self.fd = os.dup(fd)
         except OSError as exc:
-            if exc.errno == errno.EBADF:  # the other end of a pipe, say, which will never be ready
-                return None
-            break
-        wait(fd, READ)
-    if kind is not FILE and os.get_blocking(fd):
-        wait(fd, READ)
-    return None
+            if exc.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+        _all_held.add(self)
 
-
-def write_soon(fd: int, data: Any) -> int | None:
-    """Write to a PIPE without blocking the thread, parking until there is room; how many bytes?
-
-    None: the usual call has to be made, and will not block, with PIPE_BUF bytes at most.  Raises BlockingIOError if it
-    is the descriptor's own mode not to wait.
-    """
-    if overdue:
-        give_way_outside()
-    while _NOWAIT is not None:
+    def __enter__(self) -> Held:
         try:
-            return os.pwritev(fd, [data], -1, _NOWAIT)
-        except BlockingIOError:
-            if not os.get_blocking(fd):
-                raise
-        except OSError as exc:
-            if exc.errno == errno.EBADF:
-                return None
-            break
-        wait(fd, WRITE)
-    if os.get_blocking(fd):
-        wait(fd, WRITE)
-    return None
+            self._watch = Watch([(self.fd, self._events)])
+            if self._users is not None:
+                self._users.held.add(self)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def wait(self) -> None:
+        """Park until it is ready.  On a thread that must not park, block.  Raises DescriptorClosed."""
+        while not is_ready(self.fd, self._events):
+            if self._users is not None and self._users.closed:
+                raise DescriptorClosed(self._number)
+            if not may_park():
+                _block(self.fd, self._events, None)
+                return
+            assert self._watch is not None
+            try:
+                self._watch.wait()
+            except DescriptorClosed:
+                raise DescriptorClosed(self._number) from None
+
+    def wake(self) -> None:
+        """Have who waits get DescriptorClosed."""
+        if self._watch is not None:
+            self._watch.end()
+
+    def __exit__(self, *_: object) -> None:
+        _all_held.discard(self)
+        if self._users is not None:
+            self._users.held.discard(self)
+        if self._watch is not None:
+            self._watch.close()
+        self._free()
+
+    def _free(self) -> None:
+        own, self.fd = self.fd, self._number
+        if own != self._number:
+            os.close(own)
 
 
-def wait(fd: int, events: int, timeout: float | None = None) -> None:
-    """Park until the descriptor is ready for one of these events: READ, WRITE.  On a plain thread, block.
+_all_held: set[Held] = set()
 
-    timeout is in seconds.  Raises TimeoutError.
-    """
-    if is_ready(fd, events):
-        return
-    if not may_park():
-        _block(fd, events, timeout)
-        return
-    until = None if timeout is None else monotonic() + timeout
-    with Watch([(fd, events)]) as watch:
-        while not is_ready(fd, events):
-            watch.wait(None if until is None else until - monotonic())
+
+def _forget() -> None:
+    # In the child of a fork, where nobody waits: an end of a pipe that is kept open would keep its readers waiting.
+    for held in _all_held:
+        held._free()
+    _all_held.clear()
+
+
+in_child(_forget)
 
 
 class Watch:
@@ -183,6 +187,11 @@ class Watch:
             sleep(LOOK if timeout is None else min(LOOK, timeout))
             return
         self._descriptor.wait_read(timeout)
+
+    def end(self) -> None:
+        """Have who waits get DescriptorClosed, if there is a descriptor; else he looks soon by himself."""
+        if self._set is not None:
+            self._descriptor.close()
 
     def close(self) -> None:
         """Forget them."""

@@ -6,7 +6,7 @@ tens of microseconds, and so it is done as rarely as can be: the buffers above (
 on Linux a read is first tried with RWF_NOWAIT, which takes what the page cache has and never waits for the disk.
 
 What is no file but can be waited for (a pipe, a terminal, a socket's descriptor) parks in the poller instead, so that
-a read from it can be cancelled.  See descriptors.py for how, and for why its mode is left alone.
+a read from it can be cancelled.  See soon.py for how, and for why its mode is left alone.
 
 Which class for which mode, the checks of the arguments, the size of the buffer: all of that is the standard library's
 own code (`_pyio.open`, the specification of `open`), borrowed.
@@ -20,14 +20,14 @@ from __future__ import annotations
 import _pyio  # type: ignore[import-not-found]
 import builtins
 import io
-import select
 from typing import TYPE_CHECKING, Any
 
-from . import borrow, descriptors
+from . import borrow
 from .buffered import BufferedRandom, BufferedReader, BufferedWriter, TextIOWrapper
-from .descriptors import FILE, PIPE, may_park, read_soon, write_soon
+from .descriptors import Users, may_park
 from .runtime.blocking import blocking
 from .runtime.wait import on_goroutine
+from .soon import FILE, PIPE, kind, read_soon, write_soon
 
 MOST = 1 << 16  # what is read from a pipe at a time: as much as a pipe holds
 
@@ -40,7 +40,8 @@ class RawFile(io.FileIO):
             super().__init__(file, mode, closefd, opener)
         else:
             blocking(super().__init__, file, mode, closefd, opener)
-        self._kind = descriptors.kind(self.fileno())
+        self._kind = kind(self.fileno())
+        self._users = None if self._kind is FILE else Users()
 
     def _spare(self, method: Any, *args: Any) -> Any:
         """The call on a spare thread."""
@@ -53,13 +54,11 @@ class RawFile(io.FileIO):
         fd = self.fileno()
         if on_goroutine() and self.readable():
             try:
-                n = read_soon(fd, [buffer], self._kind)
+                n = read_soon(fd, [buffer], self._kind, self._users)
             except BlockingIOError:
                 return None
             if n is not None:
                 return n
-            if self._kind is not FILE:
-                return super().readinto(buffer)
         return self._spare(io.FileIO.readinto, buffer)
 
     def read(self, size: Any = -1, /) -> Any:
@@ -89,10 +88,9 @@ class RawFile(io.FileIO):
         if self._kind is PIPE and self.writable() and on_goroutine():
             with memoryview(data) as view, view.cast("B") as octets:
                 try:
-                    n = write_soon(fd, octets)
+                    return write_soon(fd, octets, self._users)
                 except BlockingIOError:
                     return None
-                return super().write(octets[: select.PIPE_BUF]) if n is None else n
         return self._spare(io.FileIO.write, data)
 
     def truncate(self, size: int | None = None, /) -> int:
@@ -100,7 +98,10 @@ class RawFile(io.FileIO):
         return self._spare(io.FileIO.truncate, size)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; who waits in it for a pipe, a terminal or a socket gets DescriptorClosed (EBADF)."""
+        users = self.__dict__.get("_users")  # there is none if __init__ has failed
+        if users is not None:
+            users.close()
         if self.closed or not on_goroutine() or self._finalizing or self.__dict__.get("_kind") is not FILE:  # type: ignore[attr-defined]
             super().close()
         else:

@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 import gort
-from gort import descriptors, go, run
+from gort import go, run, soon
 from gort.green import os, subprocess
+
+from settling import settle
 
 pytestmark = [pytest.mark.usefixtures("descriptors"), pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
 
@@ -375,7 +377,7 @@ def test_read_and_write_of_a_pipe_park(pipe: Any, monkeypatch, nowait: bool):
     """Both directions, cancellable; what is read is what was written; a full pipe gives way to its reader."""
     read, write = pipe
     if not nowait:  # as on another system, or with an older kernel
-        monkeypatch.setattr(descriptors, "_NOWAIT", None)
+        monkeypatch.setattr(soon, "_NOWAIT", None)
 
     def main() -> None:
         g = go(os.read, read, 100)
@@ -436,6 +438,74 @@ def test_many_readers_of_one_pipe(pipe: Any, procs: int, jitter):
         assert sorted(got) == list(range(total))
 
     run(main, procs=procs)
+
+
+@pytest.mark.parametrize("nowait", [True, False])
+def test_a_read_of_nothing_does_not_wait(pipe: Any, monkeypatch, nowait: bool):
+    """A read into buffers without room, which the system answers at once, waits for data."""
+    if not nowait:
+        monkeypatch.setattr(soon, "_NOWAIT", None)
+
+    def main() -> None:
+        with gort.timeout(20):
+            assert os.read(pipe[0], 0) == b""
+            assert os.readv(pipe[0], []) == os.readv(pipe[0], [bytearray(0), bytearray(0)]) == 0
+            with gort.open(pipe[0], "rb", 0, closefd=False) as file:
+                assert file.readinto(bytearray(0)) == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("nowait", [True, False])
+def test_a_number_that_is_closed_and_used_again_under_a_reader(pipe: Any, monkeypatch, nowait: bool, procs: int):
+    """The reader takes what belongs to the number's new owner, or misses the end of its own pipe."""
+    if not nowait:
+        monkeypatch.setattr(soon, "_NOWAIT", None)
+    other, write = pipe
+
+    def main() -> None:
+        read, end = std.pipe()
+        keep = std.dup(end)
+        readers = [settle(go(os.read, read, 1)) for _ in range(2)]
+        std.dup2(other, read)  # closes it, and uses the number again, at once
+        std.write(write, b"new")
+        std.write(end, b"x")
+        while not any(g.done() for g in readers):
+            gort.sleep(0.001)
+        std.close(end)
+        std.close(keep)
+        assert sorted(g.result(20) for g in readers) == [b"", b"x"]
+        assert os.read(read, 10) == b"new"
+        std.close(read)
+
+    run(main, procs=procs)
+
+
+def test_a_child_of_a_fork_keeps_no_end_of_a_pipe_for_those_who_wait(pipe: Any):
+    """Somebody waited to write when another forked: the child has the pipe's end too, and its reader never meets the end."""
+    read, write = pipe
+
+    def main() -> None:
+        g = settle(go(os.write, write, bytes(1 << 20)))
+        out, end = std.pipe()
+        pid = std.fork()
+        if not pid:
+            std.close(write)
+            std.close(end)
+            std.read(out, 1)  # until the parent has no more use for us
+            std._exit(0)
+        std.close(out)
+        left = 1 << 20
+        while left:
+            left -= len(os.read(read, left))
+        g.result(20)
+        std.close(write)
+        with gort.timeout(20):
+            assert os.read(read, 1) == b""
+        std.close(end)
+        assert os.waitpid(pid, 0)[1] == 0
+
+    run(main, procs=1)
 
 
 def test_read_of_other_things(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import gc
 import io
 import itertools
@@ -19,7 +20,10 @@ from typing import Any
 import pytest
 
 import gort
-from gort import descriptors, go, run
+from gort import descriptors, go, run, soon
+from gort.runtime.netpoll import DescriptorClosed
+
+from settling import settle
 
 pytestmark = pytest.mark.usefixtures("descriptors")
 
@@ -197,7 +201,7 @@ def slow_disk(monkeypatch):
         DEFAULT_BUFFER_SIZE = io.DEFAULT_BUFFER_SIZE
 
     monkeypatch.setattr(files, "io", Shim)
-    monkeypatch.setattr(descriptors, "_NOWAIT", None)
+    monkeypatch.setattr(soon, "_NOWAIT", None)
     return gate, calls
 
 
@@ -238,7 +242,7 @@ def test_a_slow_disk_stops_nobody(tmp_path: Path, slow_disk: Any, mode: str, cal
 def test_opening_stops_nobody(tmp_path: Path, monkeypatch, nowait: bool):
     """A FIFO's open waits for the other side, a goroutine of the same P; reading it parks and can be cancelled."""
     if not nowait:
-        monkeypatch.setattr(descriptors, "_NOWAIT", None)
+        monkeypatch.setattr(soon, "_NOWAIT", None)
     path = tmp_path / "fifo"
     os.mkfifo(path)
 
@@ -296,7 +300,7 @@ def test_a_terminal_parks():
 def test_cached_or_not_the_content_is_the_same(tmp_path: Path, monkeypatch, content: bytes, nowait: bool):
     """With RWF_NOWAIT and without: each way to read gives every byte, once."""
     if not nowait:
-        monkeypatch.setattr(descriptors, "_NOWAIT", None)
+        monkeypatch.setattr(soon, "_NOWAIT", None)
     path = tmp_path / "f"
     path.write_bytes(content)
 
@@ -470,3 +474,27 @@ def test_reading_what_is_only_written(tmp_path: Any, call: Any) -> None:
 
     run(main)
     assert (tmp_path / "file").read_bytes() == b"on"
+
+
+@pytest.mark.parametrize("nowait", [True, False])
+def test_close_wakes_who_waits_in_a_raw_file(nowait: bool, monkeypatch, procs: int) -> None:
+    """A pipe's file is closed, and whoever reads or writes there waits for ever."""
+    if not nowait:
+        monkeypatch.setattr(soon, "_NOWAIT", None)
+
+    def main() -> None:
+        read, write = os.pipe()
+        with gort.open(read, "rb", 0) as reader, gort.open(write, "wb", 0) as writer:
+            g = settle(go(reader.read, 1))
+            reader.close()
+            assert isinstance(g.exception(20), DescriptorClosed)
+        read, write = os.pipe()
+        with gort.open(read, "rb", 0), gort.open(write, "wb", 0) as writer:
+            while descriptors.is_ready(write, descriptors.WRITE):
+                writer.write(bytes(4096))
+            g = settle(go(writer.write, bytes(1 << 16)))
+            writer.close()
+            error = g.exception(20)
+            assert isinstance(error, OSError) and error.errno == errno.EBADF and f"descriptor {write}" in str(error)
+
+    run(main, procs=procs)

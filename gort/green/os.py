@@ -1,6 +1,6 @@
 """os, cooperatively: what waits for other processes, for pipes and terminals, or for a disk's data.
 
-The idea.  `read` and `write` park where the system can wait (pipes, terminals, sockets; see gort/descriptors.py) and
+The idea.  `read` and `write` park where the system can wait (pipes, terminals, sockets; see gort/soon.py) and
 run on a spare thread where it cannot (files).  `waitpid` of one child parks on a pidfd.  The other calls that may take
 long run on a spare thread.  A descriptor that is non-blocking stays so: BlockingIOError is the answer its owner wants.
 
@@ -14,27 +14,17 @@ from __future__ import annotations
 import io as _io
 import os as _std
 from collections.abc import Callable as _Callable
-from select import PIPE_BUF as _PIPE_BUF
 from typing import Any
 
 from .. import borrow as _borrow
-from ..descriptors import FILE as _FILE
-from ..descriptors import PIPE as _PIPE
-from ..descriptors import kind as _kind
-from ..descriptors import read_soon as _read_soon
 from ..descriptors import wait_exit as _wait_exit
-from ..descriptors import write_soon as _write_soon
 from ..runtime.blocking import blocking as _blocking
 from ..runtime.wait import parks as _parks
-
-
-def _soon(fd: int, buffers: list[Any], usual: _Callable[[], Any]) -> Any:
-    """How many bytes were read into the buffers; or None and what the usual call has given."""
-    kind = _kind(fd)
-    n = _read_soon(fd, buffers, kind)
-    if n is not None:
-        return n, None
-    return None, (_blocking(usual) if kind is _FILE else usual())
+from ..soon import FILE as _FILE
+from ..soon import PIPE as _PIPE
+from ..soon import kind as _kind
+from ..soon import read_soon as _read_soon
+from ..soon import write_all as _write_all
 
 
 def read(fd: int, length: int, /) -> bytes:
@@ -42,16 +32,16 @@ def read(fd: int, length: int, /) -> bytes:
     if not _parks() or not isinstance(length, int) or length <= 0:
         return _std.read(fd, length)
     buffer = bytearray(length)
-    n, data = _soon(fd, [buffer], lambda: _std.read(fd, length))
-    return data if n is None else bytes(memoryview(buffer)[:n])
+    n = _read_soon(fd, [buffer], _kind(fd))
+    return _blocking(_std.read, fd, length) if n is None else bytes(memoryview(buffer)[:n])
 
 
 def readv(fd: int, buffers: Any, /) -> int:
     """As `os.readv`."""
     if not _parks():
         return _std.readv(fd, buffers)
-    n, count = _soon(fd, buffers, lambda: _std.readv(fd, buffers))
-    return count if n is None else n
+    n = _read_soon(fd, buffers, _kind(fd))
+    return _blocking(_std.readv, fd, buffers) if n is None else n
 
 
 def write(fd: int, data: Any, /) -> int:
@@ -65,25 +55,6 @@ def write(fd: int, data: Any, /) -> int:
         return _blocking(_std.write, fd, data)
     with memoryview(data) as view, view.cast("B") as octets:
         return _write_all(fd, octets)
-
-
-def _write_all(fd: int, octets: memoryview) -> int:
-    """Write everything to a pipe, as the system does if the pipe is in blocking mode; what came before an error counts."""
-    written = 0
-    try:
-        while True:
-            left = octets[written:]
-            n = _write_soon(fd, left)
-            written += _std.write(fd, left[:_PIPE_BUF]) if n is None else n
-            if written >= len(octets):
-                return written
-    except OSError:  # it comes again with the next write
-        if written:
-            return written
-        raise
-    except BaseException as exc:  # a cancellation: whoever is interested can ask it how far the write came
-        exc.written = written  # type: ignore[attr-defined]
-        raise
 
 
 def _reap(call: _Callable[[int, int], Any], pid: int, options: int) -> Any:

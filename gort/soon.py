@@ -1,0 +1,138 @@
+"""soon: reads and writes with a number that others have opened, which park instead of blocking the thread.
+
+The idea.  Try without waiting; if it would block, wait as descriptors.py does, and try again.  On Linux look and act
+are one: RWF_NOWAIT asks the system for this one operation not to wait, which needs no change of the descriptor's mode,
+so nobody else can come in between.  Elsewhere, and for what knows no RWF_NOWAIT, it is a look and then the usual call.
+
+A descriptor that is non-blocking stays so: BlockingIOError is what its owner wants to hear.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .descriptors import READ, WRITE, Held, Users, give_way_outside, is_ready
+from .runtime import overdue as _overdue
+
+overdue = False
+_overdue.register(globals())
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", None) if sys.platform == "linux" else None
+_CANNOT = (errno.EOPNOTSUPP, errno.ENOSYS)  # no such call for such a file, or on such a system
+
+# What a descriptor is, as far as waiting for it goes.
+FILE, PIPE, STREAM = "file", "pipe", "stream"
+
+
+def kind(fd: int) -> str:
+    """How to wait for a descriptor.
+
+    FILE: not at all, the system knows no waiting for it (files, directories, /dev/null).  PIPE: for both directions; a
+    write of at most PIPE_BUF bytes does not block when it is writable.  STREAM: for reading (sockets, terminals,
+    eventfds and their like); how much could be written is not known.  Raises OSError if it is not open.
+    """
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISFIFO(mode):
+        return PIPE
+    if stat.S_ISSOCK(mode) or not stat.S_IFMT(mode) or (stat.S_ISCHR(mode) and os.isatty(fd)):
+        return STREAM
+    return FILE
+
+
+def read_soon(fd: int, buffers: list[Any], kind: str, users: Users | None = None) -> int | None:
+    """Read into buffers without blocking the thread, parking until there is something; how many bytes?
+
+    None: it is a FILE, and the usual call has to be made, which may block.  users are those of a file that its owner
+    may close.  Raises BlockingIOError if it is the descriptor's own mode not to wait.
+    """
+    if kind is not FILE:
+        return _soon(fd, READ, lambda number: _read(number, buffers), users)
+    if overdue:
+        give_way_outside()
+    if _NOWAIT is None:
+        return None
+    try:
+        # 0 should be the end, but some versions of Linux also say so when they would have to wait for the disk.
+        return os.preadv(fd, buffers, -1, _NOWAIT) or None
+    except OSError:
+        return None
+
+
+def write_soon(fd: int, data: memoryview, users: Users | None = None) -> int:
+    """Write to a PIPE without blocking the thread, parking until there is room; how many bytes?
+
+    Raises BlockingIOError if it is the descriptor's own mode not to wait.
+    """
+    return _soon(fd, WRITE, lambda number: _write(number, data), users)
+
+
+def write_all(fd: int, data: memoryview) -> int:
+    """Write everything to a PIPE, as the system does if it is in blocking mode; what came before an error counts."""
+    written = 0
+
+    def write(number: int) -> int:
+        nonlocal written
+        while True:
+            written += _write(number, data[written:])
+            if written >= len(data):
+                return written
+
+    try:
+        return _soon(fd, WRITE, write, None)
+    except OSError:  # it comes again with the next write
+        if written:
+            return written
+        raise
+    except BaseException as exc:  # a cancellation: whoever is interested can ask it how far the write came
+        exc.written = written  # type: ignore[attr-defined]
+        raise
+
+
+def _soon(fd: int, events: int, call: Callable[[int], int], users: Users | None) -> int:
+    """Make the call, which must not block, with this number or another for the same file, until it has done something."""
+    if overdue:
+        give_way_outside()
+    try:
+        return call(fd)
+    except BlockingIOError:
+        if not os.get_blocking(fd):
+            raise
+    with Held(fd, events, users) as held:
+        while True:
+            held.wait()
+            try:
+                return call(held.fd)
+            except BlockingIOError:
+                pass
+
+
+def _read(fd: int, buffers: list[Any]) -> int:
+    if _NOWAIT is not None:
+        try:
+            return os.preadv(fd, buffers, -1, _NOWAIT)
+        except OSError as exc:
+            if exc.errno not in _CANNOT:
+                raise
+    if os.get_blocking(fd) and any(memoryview(buffer).nbytes for buffer in buffers) and not is_ready(fd, READ):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return os.readv(fd, buffers)
+
+
+def _write(fd: int, data: memoryview) -> int:
+    if _NOWAIT is not None:
+        try:
+            return os.pwritev(fd, [data], -1, _NOWAIT)
+        except OSError as exc:
+            if exc.errno not in _CANNOT:
+                raise
+    if os.get_blocking(fd):
+        if data and not is_ready(fd, WRITE):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        data = data[: select.PIPE_BUF]
+    return os.write(fd, data)
