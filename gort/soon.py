@@ -4,7 +4,8 @@ The idea.  Try without waiting; if it would block, wait as descriptors.py does, 
 are one: RWF_NOWAIT asks the system for this one operation not to wait, which needs no change of the descriptor's mode,
 so nobody else can come in between.  Elsewhere, and for what knows no RWF_NOWAIT, it is a look and then the usual call.
 
-A descriptor that is non-blocking stays so: BlockingIOError is what its owner wants to hear.
+A descriptor that is non-blocking stays so: BlockingIOError is what its owner wants to hear.  But a green socket's is
+always non-blocking, and what counts is what its user has set; so green sockets are known here by their number.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import stat
 import sys
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 from .descriptors import READ, WRITE, Held, Users, give_way_outside, is_ready
 from .runtime import overdue as _overdue
@@ -45,6 +47,23 @@ def kind(fd: int) -> str:
     return FILE
 
 
+# The last green socket of each number.  It may be gone, or closed, and the number be something else's.
+green: dict[int, ref[Any]] = {}
+
+
+def green_socket(fd: int) -> Any:
+    """The green socket of this number, or None."""
+    known = green.get(fd)
+    sock = None if known is None else known()
+    return sock if sock is not None and sock.fileno() == fd else None
+
+
+def blocks(fd: int) -> bool:
+    """Does its owner want a call with this number to wait?"""
+    sock = green_socket(fd)
+    return os.get_blocking(fd) if sock is None else sock.gettimeout() is None
+
+
 def read_soon(fd: int, buffers: list[Any], kind: str, users: Users | None = None) -> int | None:
     """Read into buffers without blocking the thread, parking until there is something; how many bytes?
 
@@ -52,7 +71,7 @@ def read_soon(fd: int, buffers: list[Any], kind: str, users: Users | None = None
     may close.  Raises BlockingIOError if it is the descriptor's own mode not to wait.
     """
     if kind is not FILE:
-        return _soon(fd, READ, lambda number: _read(number, buffers), users)
+        return soon(fd, READ, lambda number: _read(number, buffers), users)
     if overdue:
         give_way_outside()
     if _NOWAIT is None:
@@ -69,11 +88,11 @@ def write_soon(fd: int, data: memoryview, users: Users | None = None) -> int:
 
     Raises BlockingIOError if it is the descriptor's own mode not to wait.
     """
-    return _soon(fd, WRITE, lambda number: _write(number, data), users)
+    return soon(fd, WRITE, lambda number: _write(number, data), users)
 
 
 def write_all(fd: int, data: memoryview) -> int:
-    """Write everything to a PIPE, as the system does if it is in blocking mode; what came before an error counts."""
+    """Write everything to a PIPE or a green socket, as the system does in blocking mode; what came before an error counts."""
     written = 0
 
     def write(number: int) -> int:
@@ -84,7 +103,7 @@ def write_all(fd: int, data: memoryview) -> int:
                 return written
 
     try:
-        return _soon(fd, WRITE, write, None)
+        return soon(fd, WRITE, write)
     except OSError:  # it comes again with the next write
         if written:
             return written
@@ -94,14 +113,14 @@ def write_all(fd: int, data: memoryview) -> int:
         raise
 
 
-def _soon(fd: int, events: int, call: Callable[[int], int], users: Users | None) -> int:
+def soon(fd: int, events: int, call: Callable[[int], int], users: Users | None = None) -> int:
     """Make the call, which must not block, with this number or another for the same file, until it has done something."""
     if overdue:
         give_way_outside()
     try:
         return call(fd)
     except BlockingIOError:
-        if not os.get_blocking(fd):
+        if not blocks(fd):
             raise
     with Held(fd, events, users) as held:
         while True:

@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pytest
 
 import gort
 from gort import go, run, soon
-from gort.green import os, subprocess
+from gort.green import os, socket, subprocess
 
 from settling import settle
 
@@ -454,6 +456,81 @@ def test_a_read_of_nothing_does_not_wait(pipe: Any, monkeypatch, nowait: bool):
                 assert file.readinto(bytearray(0)) == 0
 
     run(main)
+
+
+@pytest.mark.parametrize("nowait", [True, False])
+@pytest.mark.parametrize("where", ["goroutine", "thread"])
+def test_the_number_of_a_green_socket(where: str, nowait: bool, monkeypatch, tmp_path: Path):
+    """Its number is non-blocking underneath, so a read or write by it fails where its user wants it to wait."""
+    if not nowait:
+        monkeypatch.setattr(soon, "_NOWAIT", None)
+    data = bytes(range(256)) * 4000
+    (tmp_path / "f").write_bytes(data)
+
+    def main() -> None:
+        a, b = socket.socketpair()
+        fd = a.fileno()
+        with a, b, open(tmp_path / "f", "rb") as file, ThreadPoolExecutor() as threads:
+
+            def start(fn: Any, *args: Any) -> Any:
+                if where == "goroutine":
+                    return settle(go(fn, *args)).result
+                return partial(gort.blocking, threads.submit(fn, *args).result)
+
+            def send_file() -> int:
+                sent = 0
+                while sent < len(data):
+                    sent += os.sendfile(fd, file.fileno(), sent, len(data) - sent)
+                return sent
+
+            buffer = bytearray(9)
+            for fn, arg, got in ((os.read, 9, b"data"), (os.readv, [buffer], 4)):
+                result = start(fn, fd, arg)
+                b.send(b"data")
+                assert result(20) == got
+            assert buffer == b"data" + bytes(5)
+            for call in (
+                partial(os.write, fd, data),
+                partial(os.writev, fd, [data[:500_000], data[500_000:]]),
+                send_file,
+            ):
+                result = start(call)
+                received = bytearray()
+                while len(received) < len(data):
+                    received += b.recv(1 << 20)
+                assert received == data and result(20) == len(data)
+            a.settimeout(1000)  # non-blocking, as with a standard socket
+            with pytest.raises(BlockingIOError):
+                os.read(a.fileno(), 1)
+            number = a.detach()
+            std.set_blocking(number, False)
+            with pytest.raises(BlockingIOError):  # and nobody's any more
+                os.read(number, 1)
+            os.close(number)
+
+    run(main, procs=1)
+
+
+def test_an_eventfd_s_own_calls():
+    """A goroutine that waits for an eventfd's count, or for room in it, stops the others."""
+
+    def main() -> None:
+        fd = std.eventfd(0)
+        g = settle(go(os.eventfd_read, fd))
+        os.eventfd_write(fd, 5)
+        assert g.result(20) == 5
+        most = 2**64 - 2
+        os.eventfd_write(fd, most)
+        g = settle(go(os.eventfd_write, fd, 7))
+        assert os.eventfd_read(fd) == most
+        g.result(20)
+        assert os.eventfd_read(fd) == 7
+        g = settle(go(os.eventfd_read, fd))
+        g.cancel()
+        g.join(20)
+        std.close(fd)
+
+    run(main, procs=1)
 
 
 @pytest.mark.parametrize("nowait", [True, False])

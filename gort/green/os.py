@@ -14,6 +14,7 @@ from __future__ import annotations
 import io as _io
 import os as _std
 from collections.abc import Callable as _Callable
+from sys import byteorder as _byteorder
 from typing import Any
 
 from .. import borrow as _borrow
@@ -22,14 +23,23 @@ from ..runtime.blocking import blocking as _blocking
 from ..runtime.wait import parks as _parks
 from ..soon import FILE as _FILE
 from ..soon import PIPE as _PIPE
+from ..soon import WRITE as _WRITE
+from ..soon import blocks as _blocks
+from ..soon import green_socket as _green_socket
 from ..soon import kind as _kind
 from ..soon import read_soon as _read_soon
+from ..soon import soon as _soon
 from ..soon import write_all as _write_all
+
+
+def _standard(fd: int) -> bool:
+    """Is the standard call the right one?  On a plain thread; but not for a green socket, which is non-blocking."""
+    return not _parks() and _green_socket(fd) is None
 
 
 def read(fd: int, length: int, /) -> bytes:
     """As `os.read`."""
-    if not _parks() or not isinstance(length, int) or length <= 0:
+    if _standard(fd) or not isinstance(length, int) or length <= 0:
         return _std.read(fd, length)
     buffer = bytearray(length)
     n = _read_soon(fd, [buffer], _kind(fd))
@@ -38,7 +48,7 @@ def read(fd: int, length: int, /) -> bytes:
 
 def readv(fd: int, buffers: Any, /) -> int:
     """As `os.readv`."""
-    if not _parks():
+    if _standard(fd):
         return _std.readv(fd, buffers)
     n = _read_soon(fd, buffers, _kind(fd))
     return _blocking(_std.readv, fd, buffers) if n is None else n
@@ -46,15 +56,44 @@ def readv(fd: int, buffers: Any, /) -> int:
 
 def write(fd: int, data: Any, /) -> int:
     """As `os.write`."""
-    if not _parks():
+    if _standard(fd):
         return _std.write(fd, data)
     kind = _kind(fd)
-    if kind is not _FILE and not _std.get_blocking(fd):
+    if kind is not _FILE and not _blocks(fd):
         return _std.write(fd, data)
-    if kind is not _PIPE:
+    if kind is not _PIPE and _green_socket(fd) is None:
         return _blocking(_std.write, fd, data)
     with memoryview(data) as view, view.cast("B") as octets:
         return _write_all(fd, octets)
+
+
+def writev(fd: int, buffers: Any, /) -> int:
+    """As `os.writev`."""
+    if _green_socket(fd) is not None:
+        return write(fd, b"".join(buffers))
+    return _blocking(_std.writev, fd, buffers)
+
+
+if hasattr(_std, "sendfile"):
+
+    def sendfile(out_fd: int, in_fd: int, *args: Any, **kw: Any) -> int:
+        """As `os.sendfile`, on a spare thread: the file may have to come from a disk."""
+
+        def send(number: int) -> int:
+            return _blocking(_std.sendfile, number, in_fd, *args, **kw)
+
+        return send(out_fd) if _green_socket(out_fd) is None else _soon(out_fd, _WRITE, send)
+
+
+if hasattr(_std, "eventfd_read"):
+
+    def eventfd_read(fd: Any) -> int:
+        """As `os.eventfd_read`."""
+        if not isinstance(fd, int) and hasattr(fd, "fileno"):
+            fd = fd.fileno()
+        if not _parks() or not isinstance(fd, int):
+            return _std.eventfd_read(fd)
+        return int.from_bytes(read(fd, 8), _byteorder)
 
 
 def _reap(call: _Callable[[int, int], Any], pid: int, options: int) -> Any:
@@ -91,8 +130,8 @@ def _on_spare(name: str) -> None:
 
 
 for _name in (
-    "copy_file_range fdatasync fsync ftruncate lockf open posix_fallocate pread preadv pwrite pwritev sendfile splice "
-    "sync system truncate wait wait3 waitid writev"
+    "copy_file_range eventfd_write fdatasync fsync ftruncate lockf open posix_fallocate pread preadv pwrite pwritev splice "
+    "sync system truncate wait wait3 waitid"
 ).split():
     _on_spare(_name)
 

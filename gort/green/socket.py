@@ -37,6 +37,7 @@ from contextvars import ContextVar as _ContextVar
 from time import monotonic as _monotonic
 from types import SimpleNamespace as _SimpleNamespace
 from typing import Any
+from weakref import ref as _ref
 
 from .. import borrow as _borrow
 from .. import buffered as _buffered
@@ -50,6 +51,7 @@ from ..runtime.sleep import sleep as _sleep
 from ..runtime.wait import is_late as _is_late
 from ..runtime.wait import late as _late
 from ..runtime.wait import on_goroutine as _on_goroutine
+from ..soon import green as _green
 
 overdue = False
 _overdue.register(globals())
@@ -115,7 +117,9 @@ class socket(_std.socket):
         super().__init__(family, type, proto, fileno)
         self._timeout: float | None = super().gettimeout()  # the default one, or 0 for SOCK_NONBLOCK
         super().settimeout(0.0)
-        self._descriptor = _Descriptor(self.fileno())
+        fd = self.fileno()
+        self._descriptor = _Descriptor(fd)
+        _green[fd] = _ref(self)  # for gort.green.os
 
     # -- what the user has set --------------------------------------------------------------------------------------
 
