@@ -61,7 +61,7 @@ class Timeout:
         if seconds is None:
             return self
         if seconds <= 0:
-            scope.cancel(self._message())
+            scope.cancel(self._message(), here=True)
             return self
         when = deadline(seconds)
         if when != INFINITY:  # a timer that never rings would hide a deadlock

@@ -124,9 +124,9 @@ class _Within(Scope):
     ctx: Context
     end: _End
 
-    def tell(self, end: _End) -> None:
+    def tell(self, end: _End, here: bool = False) -> None:
         self.end = end
-        self.cancel(end.message)
+        self.cancel(end.message, here)
 
 
 class _Done(Chan[Any]):
@@ -263,7 +263,7 @@ class Context:
             if source is not None:
                 end = source._listen(scope)
                 if end is not None:
-                    scope.tell(end)  # the first operation that would wait raises it
+                    scope.tell(end, here=True)  # the first operation that would wait raises it
         except BaseException:
             scope.exit(None)
             raise

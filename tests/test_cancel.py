@@ -201,6 +201,30 @@ def test_no_limit_and_no_time() -> None:
         timeout(float("nan"))
 
 
+@pytest.mark.parametrize("block", ["timeout", "context"])
+def test_nothing_begins_in_a_block_that_is_over(block: str) -> None:
+    """Broken: where gort calls the program's function, a block that is over from the start lets a blocking call begin."""
+    begun: list[int] = []
+
+    def body() -> None:
+        if block == "timeout":
+            with timeout(0):
+                gort.blocking(begun.append, 1)
+        else:
+            ctx = context.with_cancel(context.background())
+            ctx.cancel()
+            with ctx:
+                gort.blocking(begun.append, 1)
+
+    def main() -> None:
+        for call in (body, lambda: gort.Once().do(body)):
+            with pytest.raises((TimeoutError, context.ContextCancelled)):
+                call()
+        assert not begun
+
+    run(main)
+
+
 class Kept(BaseExceptionGroup[BaseException]):
     def derive(self, excs: Any) -> Kept:
         return Kept(self.message, excs)

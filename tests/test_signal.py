@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import gort
-from gort import Chan, go, run
+from gort import Chan, context, go, run
+from settling import LONG, start
 
 ROOT = Path(__file__).resolve().parent.parent
 A, B = signal.SIGUSR1, signal.SIGUSR2
@@ -407,6 +408,116 @@ def test_a_handler_that_only_starts_goroutines(procs: int, how: str) -> None:
     finally:
         signal.signal(signal.SIGALRM, before)
     assert told
+
+
+@pytest.mark.limit(20)
+@pytest.mark.parametrize("what", ["context", "main", "another", "group"])
+def test_a_handler_cancels_while_nothing_runs(procs: int, what: str) -> None:
+    """Broken: the usual handler of SIGTERM cancels something, and a program that is idle sleeps on for ever."""
+    cancel: Any = None
+
+    def main() -> None:
+        nonlocal cancel
+        sender = subprocess.Popen(["sh", "-c", f"sleep 0.1; kill -USR1 {os.getpid()}"])
+        try:
+            if what == "context":
+                ctx = context.with_cancel(context.background())
+                cancel = ctx.cancel
+                with pytest.raises(context.ContextCancelled), ctx:
+                    Chan().recv(timeout=LONG)
+            elif what == "main":
+                g = gort.current()
+                assert g is not None
+                cancel = g.cancel
+                with pytest.raises(gort.Cancelled):
+                    Chan().recv(timeout=LONG)
+            elif what == "another":
+                g = go(Chan().recv, timeout=LONG)
+                cancel = g.cancel
+                with pytest.raises(gort.GoroutineCancelled):
+                    g.result()
+            else:
+                with gort.Group() as group:
+                    cancel = group.cancel
+                    g = group.go(Chan().recv, timeout=LONG)
+                    Chan().recv(timeout=LONG)
+                assert isinstance(g.exception(), gort.Cancelled)
+        finally:
+            sender.wait()
+
+    before = signal.signal(A, lambda *_: cancel())
+    try:
+        run(main, procs=procs)
+    finally:
+        signal.signal(A, before)
+
+
+def at_line(number: int, fn: Any) -> bool:
+    """Raise signal A at this line (counted from the first that runs) of what gort does in fn(); False: there are fewer."""
+    left = number
+    package = os.path.dirname(gort.__file__)
+
+    def trace(frame: Any, event: str, _arg: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        if event == "line":
+            left -= 1
+            if not left:
+                sys.settrace(None)
+                kill(A)
+        return trace if left > 0 else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        fn()
+    finally:
+        sys.settrace(before)
+    return left <= 0
+
+
+@pytest.mark.limit(20)
+@pytest.mark.parametrize("op", ["try_recv", "try_send", "select", "lock"])
+def test_a_handler_cancels_in_the_middle_of_an_operation(op: str) -> None:
+    """Broken: the handler waits for what the interrupted code holds, and who was to be cancelled never is."""
+    victim: Any = None
+    errors: list[BaseException] = []
+
+    def handler(*_: object) -> None:
+        try:
+            victim.cancel()
+        except BaseException as exc:
+            errors.append(exc)
+
+    def main() -> None:
+        nonlocal victim
+        for number in range(1, 1000):
+            chan: Chan[int] = Chan()
+            mutex = gort.Mutex()
+            if op == "try_recv":
+                wait, interrupted = chan.recv, chan.try_recv
+            elif op == "try_send":
+                wait, interrupted = (lambda: chan.send(1)), (lambda: chan.try_send(2))
+            elif op == "select":
+                wait, interrupted = chan.recv, (lambda: gort.select(gort.recv(chan), default=True))
+            else:
+                mutex.lock()
+                wait, interrupted = mutex.lock, mutex.try_lock
+            victim = start(wait)
+            if not at_line(number, interrupted):
+                victim.cancel()
+                assert number > 3
+                break
+            assert not errors
+            victim.join(timeout=30)
+            assert isinstance(victim.exception(), gort.Cancelled)
+
+    before = signal.signal(A, handler)
+    try:
+        run(main, procs=1)
+    finally:
+        signal.signal(A, before)
 
 
 def program(text: str) -> subprocess.CompletedProcess[str]:

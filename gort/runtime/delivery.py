@@ -2,7 +2,7 @@
 
 The idea.  Only its own thread can switch to a greenlet, so only its machine can raise something in a goroutine: who
 wants that leaves it in the machine's mail (`request`).  The machine, in its hub, looks at the goroutine, which is then
-suspended, or is the one that asks:
+suspended; if one of its own goroutines asks, it looks at once (then the goroutine may also be the one that asks):
 
 - it waits, and its ticket can be withdrawn: what it waited for has not happened, so the exception is thrown there;
 - it has given way: likewise, for nothing is lost by that;
@@ -16,20 +16,47 @@ Invariants.  A goroutine's own cancellation is delivered once (`_cancelled`).  A
 ended or it has been raised.  An exception is thrown by the hub and nowhere else: it is in `throws` from the moment at
 which the goroutine can no longer be woken otherwise.
 
+Who asks may be a signal handler or a finalizer, and have interrupted anything: the hub in its sleep, or the holder of
+the very latch that has to be taken to withdraw the ticket.  So what comes from the hub, or from above a frame of gort's
+(`_interrupts`), goes by mail as if another thread had asked.  That sends some the long way who need not, for the
+program's code also runs above gort's where gort has called it (`once`, `Group.map`): they notice nothing but that the
+one they cancel is still there until they wait themselves.
+
 A part of the machine, in a file of its own: the methods are Machine's, and the data too.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import deque
+from types import FrameType
 from typing import Any
 
 from greenlet import getcurrent
 
 from ..errors import Cancelled
-from .carrier import Carrier
+from .carrier import Carrier, carry
 from .goroutine import PENDING, Goroutine
 from .wait import Ticket
+
+
+_BASE = carry.__code__
+
+
+def _interrupts() -> bool:
+    """Has whoever called `request` perhaps interrupted gort: is there a frame of gort's below one of the program's?"""
+    frame: FrameType | None = sys._getframe(2)
+    called = True  # so far, all are gort's own that have led to `request`
+    module = None
+    while frame is not None and frame.f_code is not _BASE:
+        if module is not frame.f_globals:  # else as the frame before: half the price of a deep stack
+            module = frame.f_globals
+            if not module.get("__name__", "").startswith("gort."):
+                called = False
+            elif not called:
+                return True
+        frame = frame.f_back
+    return False
 
 
 class Delivery:
@@ -37,6 +64,7 @@ class Delivery:
 
     __slots__ = ()
 
+    asleep: bool
     carriers: set[Carrier]
     hub: Any
     mail: deque[Any]
@@ -50,7 +78,12 @@ class Delivery:
 
     def request(self, g: Goroutine[Any] | None, exc: BaseException) -> None:
         """Have an exception delivered to one of this machine's goroutines (None: to all of them)."""
-        if getattr(getcurrent(), "m", None) is self:
+        me = getcurrent()
+        if me is self.hub:
+            self.mail.append((g, exc))
+            if self.asleep or not self.ready or self.ready[0] is not me:  # many timers may ring at once
+                self.nudge()
+        elif getattr(me, "m", None) is self and not _interrupts():
             self.deliver(g, exc)
         else:
             self.mail.append((g, exc))

@@ -67,6 +67,8 @@ class PlainThread:
                 self.sent.append(exc)
                 self._interrupt()
 
+    deliver = request
+
     def advance(self, _carrier: Any) -> None:
         """What was `pending` has been raised, or taken back."""
         with self.lock:

@@ -88,10 +88,13 @@ class Scope:
         self.active = True
         g._scope = self
         if self.error is not None:  # cancelled before it began
-            g.carrier.m.request(g, self.error)
+            g.carrier.m.deliver(g, self.error)
 
-    def cancel(self, message: str) -> bool:
-        """End the block with Cancelled(message).  From any thread.  False if it was cancelled already."""
+    def cancel(self, message: str, here: bool = False) -> bool:
+        """End the block with Cancelled(message).  From any thread.  False if it was cancelled already.
+
+        here: who calls is about to enter the block's body, so that its first wait is not to begin.
+        """
         try:
             self.once.pop()
         except IndexError:
@@ -101,7 +104,8 @@ class Scope:
         self.error = error
         g = self.g
         if g is not None and self.active and g.carrier is not None:
-            g.carrier.m.request(g, error)
+            m = g.carrier.m
+            (m.deliver if here else m.request)(g, error)
         return True
 
     def exit(self, exc: BaseException | None) -> bool:
