@@ -13,6 +13,7 @@ import random
 import socket as std
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -1014,5 +1015,56 @@ def test_dontwait_is_for_sockets_without_a_timeout(module: Any) -> None:
             a.settimeout(0.01)
             with pytest.raises(TimeoutError):
                 a.recv(1, std.MSG_DONTWAIT)
+
+    run(main, procs=1)
+
+
+@pytest.mark.parametrize("module", [std, socket], ids=["standard", "green"])
+def test_the_system_s_time_limits_hold(module: Any, tmp_path) -> None:
+    """Broken: a limit set by SO_RCVTIMEO or SO_SNDTIMEO is no limit, a program that relies on it waits for ever."""
+    limit = struct.pack("ll", 0, 50_000)
+
+    def main() -> None:
+        a, b = module.socketpair()
+        with a, b:
+            for option in (std.SO_RCVTIMEO, std.SO_SNDTIMEO):
+                a.setsockopt(std.SOL_SOCKET, option, limit)
+            start = time.monotonic()
+            for call in (lambda: a.recv(1), lambda: a.recv_into(bytearray(1)), lambda: a.sendall(bytes(10_000_000))):
+                with pytest.raises(BlockingIOError) as caught:
+                    call()
+                assert caught.value.errno == errno.EAGAIN
+            assert time.monotonic() - start >= 0.15
+            timer = threading.Timer(0.1, b.send, (b"x",))
+            timer.start()
+            a.setsockopt(std.SOL_SOCKET, std.SO_RCVTIMEO, bytes(16))  # none any more
+            assert a.recv(1) == b"x"
+            timer.join()
+            a.settimeout(0.01)  # a time-out of the socket object's own comes first
+            with pytest.raises(TimeoutError):
+                a.recv(1)
+        with module.socket(std.AF_UNIX) as listener, module.socket(std.AF_UNIX) as c1, module.socket(std.AF_UNIX) as c2:
+            listener.setsockopt(std.SOL_SOCKET, std.SO_RCVTIMEO, limit)
+            listener.bind(str(tmp_path / "s"))
+            listener.listen(0)
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+            c1.connect(str(tmp_path / "s"))
+            c2.setsockopt(std.SOL_SOCKET, std.SO_SNDTIMEO, limit)
+            with pytest.raises(BlockingIOError):
+                c2.connect(str(tmp_path / "s"))
+
+    run(main, procs=1)
+
+
+@pytest.mark.skipif(not hasattr(std, "MSG_ERRQUEUE"), reason="this system has no MSG_ERRQUEUE")
+@pytest.mark.parametrize("module", [std, socket], ids=["standard", "green"])
+def test_the_queue_of_errors_is_not_waited_for(module: Any) -> None:
+    """Broken: a look whether there are errors (MSG_ERRQUEUE), which never waits, waits for one."""
+
+    def main() -> None:
+        with module.socket(std.AF_INET, std.SOCK_DGRAM) as sock:
+            with pytest.raises(BlockingIOError):
+                sock.recvmsg(1, 100, std.MSG_ERRQUEUE)
 
     run(main, procs=1)

@@ -30,6 +30,7 @@ import io as _io
 import operator as _operator
 import os as _os
 import socket as _std
+import struct as _struct
 import sys as _sys
 from _socket import socket as _base
 from collections.abc import Callable as _Callable
@@ -56,9 +57,11 @@ from ..soon import green as _green
 overdue = False
 _overdue.register(globals())
 
-_DONTWAIT = getattr(_std, "MSG_DONTWAIT", 0)
+_DONTWAIT = getattr(_std, "MSG_DONTWAIT", 0) | getattr(_std, "MSG_ERRQUEUE", 0)
 _WAITALL = getattr(_std, "MSG_WAITALL", 0)
 _PEEK = getattr(_std, "MSG_PEEK", 0)
+_LIMITS = (getattr(_std, "SO_RCVTIMEO", None), getattr(_std, "SO_SNDTIMEO", None))
+_TIMEVAL = "@ll" if _sys.platform == "linux" else "@li"
 _UNDER_WAY = (_errno.EINPROGRESS, _errno.EALREADY, _errno.EINTR)
 _LONGEST = 9223372036.0  # seconds that the standard socket's time-out can hold
 _accept, _recv, _send, _close = _base._accept, _base.recv, _base.send, _base.close
@@ -111,11 +114,12 @@ def _numeric(sock: _std.socket, address: Any) -> Any:
 class socket(_std.socket):
     """As `socket.socket`."""
 
-    __slots__ = ("_descriptor", "_timeout")
+    __slots__ = ("_descriptor", "_limits", "_timeout")
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
         super().__init__(family, type, proto, fileno)
         self._timeout: float | None = super().gettimeout()  # the default one, or 0 for SOCK_NONBLOCK
+        self._limits: list[float | None] | None = None  # SO_RCVTIMEO and SO_SNDTIMEO, if they have been set
         super().settimeout(0.0)
         fd = self.fileno()
         self._descriptor = _Descriptor(fd)
@@ -145,19 +149,36 @@ class socket(_std.socket):
         """What `settimeout` has set."""
         return self._timeout
 
+    def setsockopt(self, *args: Any) -> None:
+        """setsockopt(level, option, value[, length]): set an option of the system's socket."""
+        super().setsockopt(*args)
+        if args[0] == _std.SOL_SOCKET and args[1] in _LIMITS:  # which the system minds only in blocking mode: so do we
+            seconds, micros = _struct.unpack_from(_TIMEVAL, self.getsockopt(args[0], args[1], 16))
+            limits = self._limits or [None, None]
+            limits[_LIMITS.index(args[1])] = seconds + micros / 1e6 or None
+            self._limits = limits
+
     # -- waiting ------------------------------------------------------------------------------------------------------
 
-    def _until(self) -> float | None:
+    def _until(self, write: bool) -> float | None:
         timeout = self._timeout
+        if timeout is None and self._limits is not None:
+            timeout = self._limits[write]
         return None if timeout is None else _monotonic() + timeout
 
+    def _over(self) -> OSError:
+        """The error when the time is over: the user's, or the system's, which says that it would block."""
+        if self._timeout is not None:
+            return _late("timed out")
+        return BlockingIOError(_errno.EAGAIN, _os.strerror(_errno.EAGAIN))
+
     def _wait(self, write: bool, until: float | None) -> None:
-        """Wait until it may be readable (writable), at most until a monotonic time.  Raises TimeoutError."""
+        """Wait until it may be readable (writable), at most until a monotonic time.  Raises what `_over` says."""
         left = None
         if until is not None:
             left = until - _monotonic()
             if left <= 0:
-                raise _late("timed out")
+                raise self._over()
         try:
             if _finalizers:
                 _wait_own(self._descriptor, write, left)
@@ -168,11 +189,11 @@ class socket(_std.socket):
         except TimeoutError as exc:
             if not _is_late(exc):
                 raise
-            raise _late("timed out") from None
+            raise self._over() from None
 
     def _again(self, write: bool, call: _Callable[..., Any], *args: Any) -> Any:
         """The call, which would have blocked just now, as soon as it does not."""
-        until = self._until()
+        until = self._until(write)
         while True:
             self._wait(write, until)
             try:
@@ -289,7 +310,7 @@ class socket(_std.socket):
         except BlockingIOError:
             if self._must_not_wait(flags):
                 raise
-        until = self._until()
+        until = self._until(True)
         with memoryview(data) as view, view.cast("B") as octets:
             total = len(octets)
             while sent < total:
@@ -298,7 +319,7 @@ class socket(_std.socket):
                 except BlockingIOError:
                     if self._must_not_wait(flags):
                         raise
-                    self._wait(True, until)
+                    self._wait(True, until if self._timeout is not None else self._until(True))
 
     def sendto(self, data: Any, *args: Any) -> int:
         """sendto(data[, flags], address): send a datagram."""
@@ -337,7 +358,7 @@ class socket(_std.socket):
                 try:
                     sent = _os.sendfile(self.fileno(), fd, offset, block)
                 except BlockingIOError:
-                    self._wait(True, self._until())
+                    self._wait(True, self._until(True))
                     continue
                 except OSError as exc:
                     if not total:  # not that kind of file after all
@@ -360,6 +381,7 @@ class socket(_std.socket):
         new = socket(self.family, self.type, self.proto, fileno=fd)
         if _std.getdefaulttimeout() is None and self._timeout:
             new.setblocking(True)
+        new._limits = self._limits and [*self._limits]  # inherited
         return new, address
 
     def bind(self, address: Any, /) -> None:
@@ -391,7 +413,7 @@ class socket(_std.socket):
         if self._timeout == 0.0:
             super().connect(address)
             return
-        until = self._until()
+        until = self._until(True)
         pause = 1e-3
         while True:
             try:
@@ -403,11 +425,14 @@ class socket(_std.socket):
                 break
             # A Unix socket whose listener's queue is full.  The system reports no event when there is room again.
             if until is not None and _monotonic() >= until:
-                raise _late("timed out")
+                raise self._over()
             _sleep(pause)
             pause = min(pause * 2, 0.05)
         while code in _UNDER_WAY:
-            self._wait(True, until)
+            try:
+                self._wait(True, until)
+            except BlockingIOError:
+                raise BlockingIOError(_errno.EINPROGRESS, _os.strerror(_errno.EINPROGRESS)) from None
             code = self._outcome(address)
         if code and code != _errno.EISCONN:
             raise OSError(code, _os.strerror(code))
