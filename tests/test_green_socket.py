@@ -149,6 +149,31 @@ def test_what_the_user_sets_is_kept_apart_from_what_the_system_has():
         std.setdefaulttimeout(None)
 
 
+@pytest.mark.parametrize("how", ["dup", "fromfd"])
+def test_a_detached_twin_leaves_the_others_as_they_are(how: str):
+    """The number that is given back is made blocking, and so is the socket it was a duplicate of: it stops its machine."""
+
+    def main() -> None:
+        a, b = socket.socketpair()
+        with a, b:
+            twin = a.dup() if how == "dup" else socket.fromfd(a.fileno(), a.family, a.type)
+            twin.settimeout(None)
+            fd = twin.detach()
+            a.settimeout(0.01)
+            with pytest.raises(TimeoutError):
+                a.recv(1)
+            with socket.socket(fileno=fd) as again:
+                b.send(b"x")
+                assert again.recv(1) == b"x"
+            b.dup().close()
+            fd = b.detach()  # the last one
+            blocking = os.get_blocking(fd)
+            os.close(fd)
+            assert blocking
+
+    run(main, procs=1)
+
+
 def test_bad_use_gives_the_standard_errors():
     """The errors of a closed socket, of a bad address, of missing arguments are the standard ones."""
     sock = socket.socket()

@@ -17,7 +17,8 @@ made numeric before, on a spare thread; see `_numeric`.
 
 `detach` gives the number back in the mode that the user had set.  A green socket's number that is used while it is
 attached (``os.read(sock.fileno(), n)``, a child process that inherits it) is non-blocking: use gort.green.os, or
-`detach`.
+`detach`.  The mode is one for all duplicates (`dup`, `fromfd`), so a number that is detached while another green socket
+still has the same system's socket stays non-blocking: else that one would stop its machine.
 
 What the standard module writes in Python (`create_connection`, `create_server`, `getfqdn`, `makefile`) is its own code
 over the names here.
@@ -38,6 +39,7 @@ from contextvars import ContextVar as _ContextVar
 from time import monotonic as _monotonic
 from types import SimpleNamespace as _SimpleNamespace
 from typing import Any
+from weakref import WeakSet as _WeakSet
 from weakref import ref as _ref
 
 from .. import borrow as _borrow
@@ -53,6 +55,7 @@ from ..runtime.wait import is_late as _is_late
 from ..runtime.wait import late as _late
 from ..runtime.wait import on_goroutine as _on_goroutine
 from ..soon import green as _green
+from ..soon import green_socket as _green_socket
 
 overdue = False
 _overdue.register(globals())
@@ -114,12 +117,13 @@ def _numeric(sock: _std.socket, address: Any) -> Any:
 class socket(_std.socket):
     """As `socket.socket`."""
 
-    __slots__ = ("_descriptor", "_limits", "_timeout")
+    __slots__ = ("_descriptor", "_limits", "_timeout", "_twins")
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
         super().__init__(family, type, proto, fileno)
         self._timeout: float | None = super().gettimeout()  # the default one, or 0 for SOCK_NONBLOCK
         self._limits: list[float | None] | None = None  # SO_RCVTIMEO and SO_SNDTIMEO, if they have been set
+        self._twins: _WeakSet[socket] | None = None  # all that have the same system's socket, if there are others
         super().settimeout(0.0)
         fd = self.fileno()
         self._descriptor = _Descriptor(fd)
@@ -156,7 +160,8 @@ class socket(_std.socket):
             seconds, micros = _struct.unpack_from(_TIMEVAL, self.getsockopt(args[0], args[1], 16))
             limits = self._limits or [None, None]
             limits[_LIMITS.index(args[1])] = seconds + micros / 1e6 or None
-            self._limits = limits
+            for sock in self._twins or (self,):
+                sock._limits = limits
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
@@ -461,11 +466,27 @@ class socket(_std.socket):
             descriptor.close()
         super()._real_close(_ss)
 
+    def dup(self) -> socket:
+        """Another socket object, and number, for the same system's socket."""
+        twin = super().dup()
+        self._share(twin)
+        return twin
+
+    def _share(self, twin: socket) -> None:
+        twin._limits = self._limits
+        if self._twins is None:
+            self._twins = _WeakSet([self])
+        twin._twins = self._twins
+        twin._twins.add(twin)
+
     def detach(self) -> int:
-        """Give the descriptor away, in the mode that the user has set.  The object is closed then."""
+        """Give the descriptor away, in the mode that the user has set (unless a twin needs it non-blocking).
+
+        The object is closed then.
+        """
         self._descriptor.close()
         fd = super().detach()
-        if fd >= 0 and self._timeout is None:
+        if fd >= 0 and self._timeout is None and all(twin.fileno() < 0 for twin in self._twins or ()):
             _os.set_blocking(fd, True)
         return fd
 
@@ -552,3 +573,13 @@ _borrow.functions(
     globals(),
     "_fallback_socketpair create_server fromfd fromshare getfqdn has_dualstack_ipv6 recv_fds send_fds socketpair",
 )
+_fromfd = globals()["fromfd"]
+
+
+def fromfd(fd: int, *args: Any, **kw: Any) -> socket:
+    """As `socket.fromfd`: a socket for a duplicate of the number."""
+    twin: socket = _fromfd(fd, *args, **kw)
+    known = _green_socket(fd)
+    if known is not None:
+        known._share(twin)
+    return twin
