@@ -85,10 +85,12 @@ class Fetcher:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("only http://HOST... and https://HOST... can be fetched")
+        # Always with a port: without one http.client looks for it in the host, where an IPv6 address has colons too.
+        port = parts.port if parts.port is not None else {"http": 80, "https": 443}[parts.scheme]
         if parts.scheme == "https":
-            connection: HTTPConnection = HTTPSConnection(parts.hostname, parts.port, context=self.context)
+            connection: HTTPConnection = HTTPSConnection(parts.hostname, port, context=self.context)
         else:
-            connection = HTTPConnection(parts.hostname, parts.port)
+            connection = HTTPConnection(parts.hostname, port)
         target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
         if parts.query:
             target += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~?")

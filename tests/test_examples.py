@@ -24,6 +24,8 @@ import subprocess
 import sys
 import sysconfig
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -556,8 +558,9 @@ class Site(http.server.ThreadingHTTPServer):
 
     request_queue_size = 200
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Page)
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, 0), Page)
         self.lock = threading.Lock()
         self.now = self.most = 0
         self.gate: threading.Barrier | None = None
@@ -584,6 +587,8 @@ class Page(http.server.BaseHTTPRequestHandler):
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         if path == "/moved":
             return 302, {"Location": "there?a=b%20c"}, b"look there"
+        if path == "/six":
+            return 302, {"Location": "http://[::1]/"}, b""
         if path == "/round":
             return 301, {"Location": "/round"}, b""
         if path == "/short":
@@ -598,7 +603,13 @@ class Page(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site():
-    with Site() as site:
+    with serving(Site()) as site:
+        yield site
+
+
+@contextmanager
+def serving(site: Site) -> Iterator[Site]:
+    with site:
         thread = threading.Thread(target=site.serve_forever, args=(0.01,))
         thread.start()
         yield site
@@ -620,6 +631,17 @@ def test_fetch_of_many_urls(site: Site, procs: int, tmp_path: Path) -> None:
     assert fetched(done) == {site.url + path: (200, len(path) * 5000) for path in paths}
     files = sorted(tmp_path.iterdir())
     assert [file.read_bytes() for file in files] == [path.encode() * 5000 for path in paths]
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_fetch_of_an_ipv6_address() -> None:
+    with serving(Site("::1")) as site:
+        url = f"http://[::1]:{site.server_address[1]}"
+        done = run("fetch.py", f"{url}/x", f"{url}/moved")
+        assert (done.returncode, done.stderr, len(fetched(done))) == (0, b"", 2)
+        for other in ("http://[::1]/", f"{url}/six"):
+            done = run("fetch.py", other)  # the default port, at which there may be somebody or not
+            assert done.stdout or b"refused" in done.stderr, done
 
 
 def test_fetch_has_so_many_on_their_way_and_no_more(site: Site) -> None:
