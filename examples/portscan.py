@@ -29,10 +29,11 @@ from gort import net
 UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL}
 
 
-def probe(host: str, port: int, timeout: float) -> str:
+def probe(address: tuple, port: int, timeout: float) -> str:
     """"open", "closed", "silent", or why the network would not even try."""
+    host, _, *scope = address
     try:
-        with net.dial((host, port), timeout=timeout) as conn:
+        with net.dial((host, port, *scope), timeout=timeout) as conn:
             # From a port of this machine to that very port: nobody listens there, TCP has connected us to ourselves.
             return "closed" if conn.local_addr == conn.remote_addr else "open"
     except ConnectionRefusedError:
@@ -48,7 +49,7 @@ def probe(host: str, port: int, timeout: float) -> str:
 def scan(host: str, ports: list[int], at_once: int, timeout: float) -> int:
     """The main goroutine."""
     begin = time.monotonic()
-    address = net.lookup(host)[0][4][0]  # once, not for each port
+    address = net.lookup(host)[0][4]  # once, not for each port
     todo: gort.Chan[int] = gort.Chan()
     found: gort.Chan[tuple[int, str]] = gort.Chan(at_once)
 
@@ -71,7 +72,7 @@ def scan(host: str, ports: list[int], at_once: int, timeout: float) -> int:
         if outcome == "open":
             print(f"{port:<7} {service(port)}".rstrip(), flush=True)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
-    name = host if host == address else f"{host} ({address})"
+    name = host if host == address[0] else f"{host} ({address[0]})"
     print(f"{counts}: {len(ports)} ports of {name} in {time.monotonic() - begin:.1f} s", file=sys.stderr)
     return 0 if outcomes["closed"] + outcomes["silent"] + outcomes["open"] else 1
 

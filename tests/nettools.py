@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,18 @@ def unused_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def link_local() -> str:
+    """A link-local IPv6 address of this machine, with its interface; "" if there is none."""
+    try:
+        rows = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
+    except OSError:
+        return ""
+    for number, _index, _length, scope, _flags, name in rows:
+        if scope == "20":
+            return f"{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(number))}%{name}"
+    return ""
 
 
 def descriptors() -> dict[str, str]:

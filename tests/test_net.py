@@ -23,7 +23,7 @@ from gort import net
 from gort.net import address, resolve
 from gort.runtime.blocking import inquire
 
-from nettools import HOSTS, left_nothing, unused_port  # noqa: F401  (left_nothing is a fixture)
+from nettools import HOSTS, left_nothing, link_local, unused_port  # noqa: F401  (left_nothing is a fixture)
 from settling import start
 
 pytestmark = pytest.mark.usefixtures("left_nothing")
@@ -739,9 +739,26 @@ def test_addresses():
     assert address.parse("a:1") == ("a", 1)
     assert address.parse("[::1]:http") == ("::1", "http")
     assert address.parse(("::1", 5, 0, 0)) == ("::1", 5)
+    assert address.parse(("fe80::1", 5, 0, 2)) == address.parse("[fe80::1%2]:5") == address.parse(("fe80::1%2", 5, 0, 2))
     assert address.parse("unix:/x y") == ("/x y",)
     assert str(address.parse("unix:@x")) == "unix:@x"
     assert str(address.parse(("::1", 5))) == "[::1]:5"
+
+
+@pytest.mark.skipif(not link_local(), reason="no interface has a link-local address")
+def test_a_link_local_address_keeps_its_interface():
+    """The address that a listener gives can not be dialled, nor listened at again."""
+
+    def main():
+        with net.listen(f"[{link_local()}]:0") as listener:
+            g = gort.go(listener.accept)
+            with net.dial(listener.addr, timeout=20) as conn, g.result(20):
+                assert conn.remote_addr == listener.addr
+            host, _, _, scope = listener.addr
+        with net.listen((host, 0, 0, scope)) as listener:
+            assert listener.addr[3] == scope != 0
+
+    run(main)
 
 
 def test_other_bad_input():

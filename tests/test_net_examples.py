@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from nettools import unused_port
+from nettools import link_local, unused_port
 from test_examples import finish, run, start
 
 pytestmark = pytest.mark.limit(150)
@@ -188,6 +188,17 @@ def test_portscan():
     finally:
         for server in servers:
             server.close()
+
+
+@pytest.mark.skipif(not link_local(), reason="no interface has a link-local address")
+def test_portscan_of_a_link_local_address():
+    """The interface is forgotten, and no port is found."""
+    with socket.socket(socket.AF_INET6) as server:
+        server.bind(socket.getaddrinfo(link_local(), 0)[0][4])
+        server.listen()
+        port = server.getsockname()[1]
+        done = run("portscan.py", link_local(), "-p", port)
+    assert done.returncode == 0 and done.stdout.startswith(b"%d" % port), done
 
 
 def test_portscan_tells_what_is_wrong():

@@ -1,6 +1,8 @@
 """Addresses, as people write them, and what the socket module wants.
 
 "host:port", "[::1]:80", ":80" (every address of this machine), ("host", 80), "unix:/run/x.sock", "unix:@abstract" (Linux), a path object.
+What the socket module gives as an IPv6 address has a scope at its end, the network interface of a link-local one.  It
+is kept as a part of the host, as people write it: "[fe80::1%2]:80" (or "[fe80::1%eth0]:80").
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def parse(address: Any) -> Unix | Inet:
     if isinstance(address, os.PathLike):
         return _unix(address, os.fspath(address))
     if isinstance(address, (tuple, list)) and len(address) >= 2 and isinstance(address[0], str):
-        return _inet(address, address[0], address[1])
+        scope = address[3] if len(address) == 4 else 0
+        host = f"{address[0]}%{scope}" if scope and "%" not in address[0] else address[0]
+        return _inet(address, host, address[1])
     if not isinstance(address, str):
         raise TypeError(f"address must be {_FORMS}, not {type(address).__name__}")
     if address.startswith("unix:"):

@@ -65,7 +65,7 @@ def dial(
     if context is None:
         return Conn(sock)
     if server_hostname is None and isinstance(place, Inet):
-        server_hostname = place.host or "localhost"
+        server_hostname = place.host.partition("%")[0] or "localhost"  # the peer knows nothing of our interfaces
     try:
         conn = TLSConn(sock, context, False, server_hostname)
     except BaseException:
