@@ -375,16 +375,13 @@ def test_a_storm(jitter):
 def test_a_handler_that_only_starts_goroutines(procs: int, how: str) -> None:
     """Broken: a handler that interrupts the scheduler has its `go` change what the scheduler has just looked at."""
     seconds = 10.0 if os.environ.get("GORT_STRESS") else 1.0
-    told = ran = 0
-
-    def hit() -> None:
-        nonlocal ran
-        ran += 1
+    told = 0
+    ran: list[None] = []  # for several machines append to it: a number would lose some
 
     def handler(*_: object) -> None:
         nonlocal told
         told += 1
-        go(hit)
+        go(ran.append, None)
 
     def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, 3e-4, 3e-4)
@@ -399,7 +396,7 @@ def test_a_handler_that_only_starts_goroutines(procs: int, how: str) -> None:
                     time.sleep(0.015)  # its P is taken
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        while ran < told:
+        while len(ran) < told:
             gort.sleep(0.001)
 
     before = signal.signal(signal.SIGALRM, handler)
@@ -548,6 +545,76 @@ def test_a_program_that_stops_when_told():
         """
     )
     assert (done.stdout, done.stderr, done.returncode) == ("told by SIGTERM\n", "", 0)
+
+
+@pytest.mark.parametrize("handler", ["leave", "functools.partial(leave)", "Leave()", "Leave().leave"])
+def test_sys_exit_in_a_handler(handler: str):
+    """Broken: it ends whichever goroutine runs at that moment, without a word, and the program goes on."""
+    done = program(
+        f"""
+        import functools, os, signal, sys, gort
+
+        def leave(*_):
+            sys.exit(7)
+
+        class Leave:
+            def __call__(self, *_):
+                sys.exit(7)
+            def leave(self, *_):
+                sys.exit(7)
+
+        signal.signal(signal.SIGTERM, {handler})
+        ended = []
+
+        def works():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                for _ in range(10 ** 9):
+                    pass
+            finally:
+                ended.append(True)
+
+        def main():
+            gort.go(works)
+            try:
+                gort.sleep(40)
+            finally:
+                print(ended)
+
+        gort.run(main, procs=1)
+        """
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("[True]\n", "", 7)
+
+
+def test_an_exception_of_a_handler_that_its_goroutine_catches():
+    """Broken: main gets what has been dealt with."""
+
+    def handler(*_: object) -> None:
+        raise LookupError
+
+    def works() -> None:
+        try:
+            kill(A)
+            for _ in range(10**9):
+                pass
+        except LookupError:
+            pass
+
+    def fails() -> None:
+        raise LookupError  # no handler's
+
+    def main() -> None:
+        go(works).result()
+        with pytest.raises(LookupError):
+            go(fails).result()
+        gort.sleep(0.01)
+
+    before = signal.signal(A, handler)
+    try:
+        run(main, procs=1)
+    finally:
+        signal.signal(A, before)
 
 
 def test_after_a_fork():

@@ -36,6 +36,7 @@ from .carrier import TURN, Carrier, carry
 from .closing import may_end, next_wave
 from .delivery import Delivery
 from .goroutine import FREE_THREADED, Goroutine
+from .handlers import raised_by_handler
 from .handoff import LIVELY, NEVER, Clock, Watch, key_of, ran_apart
 from .poller import Poller
 from .processor import Processor
@@ -281,6 +282,14 @@ class Machine(Delivery):
         if self.thread is not None or main is None or main.done():
             raise exc
         self.mail.append((main, exc))
+
+    def pass_on(self, g: Goroutine[Any], exc: BaseException) -> None:
+        """exc has ended g, on the thread of a `run`: if a signal handler raised it, it is main's as well."""
+        main = self.sched.main
+        if main is None or main is g or main.done() or self.sched.orphaned or not raised_by_handler(exc):
+            return
+        self.mail.append((main, exc))
+        self.nudge()
 
     def _loop(self) -> None:
         sched = self.sched

@@ -1,0 +1,35 @@
+"""Exceptions that a signal handler of the program's has raised.
+
+The idea.  Python runs a handler on the main thread, in the middle of whatever goroutine runs there, and raises there
+what the handler raises: a ``sys.exit()`` at SIGTERM, most often.  It is meant for the program, and so for main.  It passes
+through the goroutine that it has hit, whose ``finally`` blocks run, and may be caught there; when it has ended that
+goroutine, it goes on to main.
+
+How one can tell: the handler's frame is in the traceback.  A function that is a handler and is also called by the
+program itself is taken for one: let it be a function of its own.
+
+Refused: to wrap `signal.signal` (handlers that were there before gort would escape); to hold handlers back until main
+runs (it may never run again).
+"""
+
+from __future__ import annotations
+
+import signal
+
+from .handoff import key_of
+
+
+def raised_by_handler(exc: BaseException) -> bool:
+    """Has one of the program's signal handlers raised it?"""
+    handlers = set()
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler) and not hasattr(handler, "gort_own"):
+            code = key_of(handler)
+            handlers.add(getattr(getattr(code, "__call__", None), "__code__", code))  # an object with __call__
+    tb = exc.__traceback__
+    while tb is not None:
+        if tb.tb_frame.f_code in handlers:
+            return True
+        tb = tb.tb_next
+    return False
