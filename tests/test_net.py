@@ -988,6 +988,34 @@ def test_names_are_looked_up_on_another_thread(monkeypatch):
     run(main)
 
 
+def test_a_time_limit_of_a_plain_thread_ends_its_look_up(monkeypatch):
+    """Only a goroutine's time-out holds while a name is looked up; a thread waits for the name server."""
+    answered = threading.Event()
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host, *args):
+        if host != "slow.example":
+            return real(host, *args)
+        if args[-1] & socket.AI_NUMERICHOST:
+            raise socket.gaierror
+        answered.wait()
+        return real("127.0.0.1", *args)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    try:
+        with pytest.raises(TimeoutError, match="dial slow.example:80 timed out"):
+            net.dial("slow.example:80", timeout=0.05)
+        with pytest.raises(TimeoutError, match="look-up of 'slow.example'"):
+            net.lookup("slow.example", timeout=0.05)
+        with pytest.raises(TimeoutError, match="time limit"), gort.timeout(0.05):
+            net.dial("slow.example:80")
+    finally:
+        answered.set()
+    assert net.lookup("slow.example", 80, 20)[0][4] == ("127.0.0.1", 80)
+    with pytest.raises(socket.gaierror, match="no.such.host.invalid"):
+        net.lookup("no.such.host.invalid", timeout=20)
+
+
 @pytest.mark.parametrize("way", ["dial", "lookup", "green"])
 def test_the_end_does_not_wait_for_a_look_up_that_was_abandoned(way, monkeypatch, capfd):
     """A name server that does not answer holds up the end of the program, or has it complain of what was left behind."""

@@ -3,7 +3,8 @@
 The system's resolver (getaddrinfo) blocks, so it runs on a spare thread, in a goroutine of its own.  It cannot be
 interrupted, and may take half a minute.  Nobody waits for that: a caller whose time is over, or who is cancelled, goes
 away, and the look-up's goroutine ends when the resolver has answered, or at the end of the program: it can be cancelled
-in its call (`inquire`).  Numbers need no resolver.
+in its call (`inquire`).  A plain thread that has a time limit asks such a goroutine too, of the background runtime.
+Numbers need no resolver.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from ..runtime.blocking import inquire
 from ..runtime.instance import go
-from ..runtime.wait import is_late, late, on_goroutine
+from ..runtime.wait import is_late, late, parks
 from ..sync import Semaphore
 
 Info = tuple[int, int, int, str, Any]
@@ -38,7 +39,7 @@ def lookup(host: str, port: int | str = 0, timeout: float | None = None, family:
             return socket.getaddrinfo(*args, flags | socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
         except (socket.gaierror, UnicodeError):
             pass  # a name
-    if not on_goroutine():
+    if timeout is None and not parks():  # a plain thread that nothing can interrupt
         return _name(socket.getaddrinfo, host, *args, flags)
     g = go(_resolve, host, args, flags)
     g.name = f"look-up of {host!r}"
