@@ -526,6 +526,30 @@ def test_time_outs_and_deadlines(where):
     run(main) if where == "goroutine" else main()
 
 
+def test_what_was_read_ahead_is_no_excuse_for_a_deadline_or_a_close():
+    """A loop over lines that have come goes on behind its deadline, or behind the connection's end."""
+
+    def main():
+        a, b = pipe_of_conns()
+        with a, b:
+            b.write(b"one\ntwo\nthree\n")
+            assert a.read_until() == b"one\n"
+            operations = (lambda: a.read(1), a.read_until, lambda: a.read_exactly(1), lambda: next(a.lines()), a.read_all)
+            a.set_read_deadline(time.monotonic())
+            for operation in operations:
+                with pytest.raises(TimeoutError):
+                    operation()
+            a.set_read_deadline(None)
+            assert a.read_until() == b"two\n" and a.read_exactly(2) == b"th"
+            a.close()
+            for operation in operations:
+                with pytest.raises(net.ConnClosed):
+                    operation()
+
+    run(main)
+    main()  # on a plain thread
+
+
 def test_a_deadline_that_is_moved_ends_a_read():
     """A reader on the short way of waiting does not notice a deadline that is set later."""
 

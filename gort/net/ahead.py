@@ -39,6 +39,10 @@ class ReadAhead:
         """Wait for data, and return up to n bytes; b"" at the end."""
         raise NotImplementedError
 
+    def _check_read(self) -> None:
+        """Raise what a read would raise before it looks for data: the deadline is over, the connection closed."""
+        raise NotImplementedError
+
     def _plain(self) -> None:
         """See to `_plain_read`, for the buffer is empty now, perhaps."""
         raise NotImplementedError
@@ -123,7 +127,8 @@ class ReadAhead:
                 return self._take(len(buf))
 
     def _ahead(self) -> bytearray:
-        """The buffer; from now on `read` looks there first."""
+        """The buffer; from now on `read` looks there first.  Raises as `_check_read`, for data that are there too."""
+        self._check_read()
         if self._buf is None:
             self._buf = bytearray()
         return self._buf

@@ -220,9 +220,16 @@ class Conn(ReadAhead, WriteTurns):
                 return b""
         until = self._until(timeout)
         if self._buf:
-            self._d.check_deadline(self._in)
+            self._check_read()
             return self._take(n)
         return self._some(n, until, timeout)
+
+    def _check_read(self) -> None:
+        if self._in.deadline is not None or self._d.closed:
+            try:
+                self._d.check_deadline(self._in)
+            except OSError as exc:
+                self._fail(exc)
 
     def _some(self, n: int, until: float | None, timeout: float | None) -> bytes:
         """Wait for data from the socket."""
