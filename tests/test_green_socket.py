@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import queue
 import random
+import resource
 import socket as std
 import struct
 import threading
@@ -813,6 +815,39 @@ def test_on_a_plain_thread_it_is_a_standard_socket():
             return g.result()
 
         assert run(main) == b"from a thread"
+
+
+def test_a_plain_thread_waits_without_a_descriptor_to_be_had():
+    """At the limit of open files a receive fails, or does not end when its time is over, instead of waiting."""
+    outcomes: Any = queue.Queue()
+    a, b = socket.socketpair()
+
+    def receives() -> None:
+        for timeout in (0.05, None):
+            a.settimeout(timeout)
+            try:
+                outcomes.put(a.recv(1))
+            except Exception as exc:
+                outcomes.put(exc)
+
+    with a, b:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = max(int(name) for name in os.listdir("/dev/fd")) + 1
+        filler = [os.dup(0) for _ in range(used)]  # so that no number below the limit is free
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(filler) + 1, limits[1]))
+            with pytest.raises(OSError):
+                os.dup(0)
+            thread = threading.Thread(target=receives)
+            thread.start()
+            assert isinstance(outcomes.get(timeout=20), TimeoutError)
+            b.send(b"x")
+            assert outcomes.get(timeout=20) == b"x"
+            thread.join()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for fd in filler:
+                os.close(fd)
 
 
 def test_a_busy_receiver_gives_way():

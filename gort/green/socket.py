@@ -44,6 +44,7 @@ from weakref import ref as _ref
 
 from .. import borrow as _borrow
 from .. import buffered as _buffered
+from ..descriptors import LOOK as _LOOK
 from ..descriptors import finalizers as _finalizers
 from ..descriptors import give_way_outside as _give_way
 from ..descriptors import wait_own as _wait_own
@@ -195,6 +196,11 @@ class socket(_std.socket):
             if not _is_late(exc):
                 raise
             raise self._over() from None
+        except OSError as exc:
+            if exc.errno not in (_errno.EMFILE, _errno.ENFILE):
+                raise
+            # A plain thread for whose wait there is no descriptor left: it looks again in a moment.
+            _sleep(_LOOK if left is None else min(_LOOK, left))
 
     def _again(self, write: bool, call: _Callable[..., Any], *args: Any) -> Any:
         """The call, which would have blocked just now, as soon as it does not."""
