@@ -1490,6 +1490,14 @@ def test_start_tls(certificate):
     run(main)
 
 
+def test_start_tls_of_a_closed_connection():
+    """It does not say that the connection was closed, and where."""
+    a, b = pipe_of_conns()
+    b.close()
+    with a, pytest.raises(net.ConnClosed):
+        net.start_tls(b)
+
+
 def test_tls_readers_and_writers_on_different_machines(certificate, jitter):
     """A goroutine that reads and one that writes a TLS connection meet inside OpenSSL."""
 

@@ -32,6 +32,7 @@ from ..runtime.wait import is_late, late
 from ..sync import Mutex
 from .ahead import CHUNK, MOST
 from .conn import Conn, Data
+from .errors import ConnClosed
 
 _default: ssl.SSLContext | None = None
 MOST_DRAINED = 2**24  # bytes
@@ -320,6 +321,8 @@ def start_tls(
     is closed then.
     """
     context = server_context(tls) if server_side else client_context(tls)
+    if conn.closed:
+        raise ConnClosed(repr(conn))
     if conn._buf:
         raise ValueError(
             f"{len(conn._buf)} bytes of {conn!r} have been read ahead and belong to the TLS connection: "
