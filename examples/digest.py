@@ -25,6 +25,7 @@ Exit status: 0 all files were read, 1 some were not (or the output could not be 
 """
 
 import argparse
+import errno
 import hashlib
 import itertools
 import os
@@ -164,6 +165,8 @@ def sha256(path: bytes, buffer: memoryview) -> tuple[int, str]:
             state.update(buffer[:size])
             total += size
             gort.gosched()  # no wait in this loop lets others run: give way here, or a huge file holds them up
+        if size is None:  # not the end: it has nothing to read at the moment (some of /proc, or a pipe by now)
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     return total, state.hexdigest()
 
 

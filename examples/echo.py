@@ -156,6 +156,8 @@ def main() -> int:
             gort.run(serve, args.address, args.tell, procs=args.procs)
             return 0
         return load(args, args.address) if args.role == "load" else both(args)
+    except gort.ThreadLimit as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         return 130
     except (OSError, ValueError) as error:

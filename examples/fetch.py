@@ -184,6 +184,8 @@ def main() -> int:
         parser.error(f"--cafile {args.cafile}: {error.strerror or error}")
     try:
         good = gort.run(fetch_all, lines(args.urls), fetcher, args.limit, procs=args.procs)
+    except gort.ThreadLimit as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C need not be so polite
         print("fetch: interrupted", file=sys.stderr)

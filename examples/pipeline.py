@@ -100,8 +100,12 @@ def main() -> int:
     parser.add_argument("--patience", metavar="S", type=float, default=0.5, help="seconds to wait for an answer (0.5)")
     parser.add_argument("--procs", metavar="P", type=int, help="threads that run goroutines at a time")
     args = parser.parse_args()
+    if args.procs is not None and args.procs < 1:
+        parser.error(f"--procs is {args.procs}; it must be 1 or more")
     try:
         gort.run(pipeline, args.patience, procs=args.procs)
+    except gort.ThreadLimit as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         return 130
     return 0

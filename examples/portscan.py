@@ -120,6 +120,8 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (args.at_once + 50, hard))
     try:
         return gort.run(scan, args.host, args.ports, args.at_once, args.timeout, procs=args.procs)
+    except gort.ThreadLimit as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         return 130
     except OSError as error:

@@ -284,6 +284,8 @@ def main() -> int:
     try:
         gort.run(serve, args.address, procs=args.procs)
         return 0
+    except gort.ThreadLimit as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         return 130
     except (OSError, ValueError) as error:

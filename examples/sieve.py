@@ -55,6 +55,8 @@ def main() -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sieve.py 1000 | head`: end as quietly as other filters do
     try:
         gort.run(sieve, args.count, procs=args.procs)
+    except gort.ThreadLimit as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         return 130
     return 0

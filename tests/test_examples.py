@@ -30,6 +30,8 @@ from pathlib import Path
 
 import pytest
 
+import gort
+
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 60  # seconds for a run of an example, or for its first output: after that it is ended, and its stacks shown
 
@@ -376,6 +378,23 @@ def test_digest_leaves_out_what_is_no_regular_file(tmp_path: Path, monkeypatch: 
     assert parse(done.stdout) == ([(b"./sub/file", hashlib.sha256(b"x").hexdigest())], [])
 
 
+def test_digest_of_what_has_nothing_to_read_at_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a file when it was found and is a pipe by now, say: it must not count as an empty file."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import digest
+
+    path = os.fsencode(tmp_path / "pipe")
+    os.mkfifo(path)
+    pipe = os.open(path, os.O_RDWR)
+    try:
+        for data in (b"", b"some"):
+            os.write(pipe, data)
+            with pytest.raises(BlockingIOError):
+                gort.run(digest.sha256, path, memoryview(bytearray(10)))
+    finally:
+        os.close(pipe)
+
+
 def test_digest_follows_a_link_given_as_dir(odd_tree: Path) -> None:
     link = odd_tree.parent / "link"
     link.symlink_to("tree", target_is_directory=True)
@@ -531,6 +550,17 @@ def test_sieve(count: int, procs: int) -> None:
 
 def test_sieve_prints_a_hundred_unless_told() -> None:
     assert [int(line) for line in run("sieve.py").stdout.split()] == primes(100)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [["digest.py", "."], ["sieve.py"], ["pipeline.py"], ["fetch.py", "x"], ["portscan.py", "x"], ["echo.py"], ["redis_ping.py"]],
+)
+def test_more_threads_than_there_may_be(example: list[str]) -> None:
+    done = run(*example, "--procs", "100000")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"GORT_MAXTHREADS" in done.stderr and b"Traceback" not in done.stderr
+    assert run(*example, "--procs", "0").returncode == 2
 
 
 @pytest.mark.parametrize("args", [["-1"], ["many"], ["5", "--procs", "0"]])
