@@ -417,6 +417,8 @@ class Chan(Generic[T]):
             ticket[0] = None
             self._bury()
         self._unlock()
+        if alive:
+            ticket[1] = None  # it may stay in the queue for long, and be taken out under the latch (latch.py)
         return alive
 
     def _bury(self) -> None:

@@ -18,6 +18,7 @@ from .chan import CLOSED, NOTHING, Chan
 from .errors import ChannelClosed
 from .runtime import overdue as _overdue
 from .runtime.chance import draw
+from .runtime.latch import contend
 from .runtime.timers import check_seconds
 from .runtime.wait import Ticket, give_way, late, park, ready, waiter
 
@@ -138,11 +139,16 @@ def select(*cases: Case, default: bool = False, timeout: float | None = None) ->
         for ticket in tickets:
             if ticket is not race.winner:
                 chan = ticket[2]
-                chan._lock()
+                latch = chan._latch
+                try:
+                    latch.pop()
+                except IndexError:
+                    contend(latch)
                 if ticket[0] is not None:
                     ticket[0] = None
                     chan._bury()
-                chan._unlock()
+                latch.append(None)
+                ticket[1] = ticket[3] = None  # as in Chan.withdraw
     ticket = race.winner  # type: ignore[assignment]
     index, value = ticket[4], ticket[1]
     if cases[index].value is NOTHING:

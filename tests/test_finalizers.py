@@ -188,3 +188,55 @@ def test_go_while_a_runtime_starts(procs: int) -> None:
         gc.set_threshold(*threshold)
         gc.enable()
     assert started and all(seen is None or type(seen) is gort.RuntimeClosed for seen in SEEN), SEEN
+
+
+@pytest.mark.limit(20)
+@pytest.mark.parametrize("given_up", ["timeout", "cancel", "select", "lost select", "group"])
+def test_what_was_not_sent_is_dropped_outside_the_channels_latch(given_up: str) -> None:
+    """Broken: a value whose send was given up lives on in the channel's queue, and when it dies there, it hangs.
+
+    What is dropped later is dropped in the middle of an operation, whose channel the finalizer then cannot use.
+    """
+    ch: Chan[Any] = Chan()
+    group = Group(limit=1)
+
+    def gives_up() -> None:
+        if given_up == "timeout":
+            with pytest.raises(TimeoutError):
+                ch.send(Dies(lambda: ch.try_send(1)), timeout=0.001)
+        elif given_up == "cancel":
+            g = settle(go(lambda: ch.send(Dies(lambda: ch.try_send(1)))))
+            g.cancel()
+            g.join()
+        elif given_up == "select":
+            with pytest.raises(TimeoutError):
+                gort.select(gort.send(ch, Dies(lambda: ch.try_send(1))), timeout=0.001)
+        elif given_up == "lost select":
+            other: Chan[int] = Chan()
+            g = settle(go(lambda: gort.select(gort.send(ch, Dies(lambda: ch.try_send(1))), gort.recv(other))))
+            other.send(1)
+            assert g.result()[0] == 1
+        else:
+            with pytest.raises(TimeoutError), gort.timeout(0.001):
+                group.go(id, Dies(lambda: len(repr(group)) > 0 and ch.try_send(1)))
+
+    def dropped() -> bool:
+        gort.sleep(0.001)  # so that nobody still has the error, whose traceback has the value
+        gc.collect()
+        return bool(SEEN)
+
+    def main() -> None:
+        with group:
+            if given_up == "group":
+                place = group.go(Chan().recv)
+            gives_up()
+            while not dropped():
+                pass
+            assert ch.try_recv() == (None, False)
+            assert gort.select(gort.recv(ch), default=True)[0] == -1
+            ch.close()
+            if given_up == "group":
+                place.cancel()
+
+    run(main, procs=1)
+    assert SEEN == [False]

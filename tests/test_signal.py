@@ -517,6 +517,57 @@ def test_a_handler_cancels_in_the_middle_of_an_operation(op: str) -> None:
         signal.signal(A, before)
 
 
+@pytest.mark.limit(30)
+@pytest.mark.parametrize("op", ["send", "recv", "try_recv", "select", "close", "timer", "semaphore"])
+def test_a_handler_in_the_middle_of_an_operation_on_what_it_uses(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: a handler that uses what the interrupted operation has taken waits for it for ever; it is to get an error."""
+    monkeypatch.setattr(gort.runtime.latch, "PATIENCE", 0.01)
+    seen: list[Any] = []
+    errors: list[BaseException] = []
+    use: Any = None
+
+    def handler(*_: object) -> None:
+        try:
+            seen.append(use())
+        except BaseException as exc:
+            seen.append(exc)
+
+    def main() -> None:
+        nonlocal use
+        for number in range(1, 1000):
+            chan: Chan[int] = Chan(2)
+            timer = gort.Timer(LONG)
+            semaphore = gort.Semaphore(2)
+            uses, interrupted = {
+                "send": (chan.try_recv, lambda: chan.send(1)),
+                "recv": (lambda: chan.try_send(1), chan.recv),
+                "try_recv": (chan.try_recv, chan.try_recv),
+                "select": (chan.try_recv, lambda: gort.select(gort.recv(Chan()), gort.recv(chan), default=True)),
+                "close": (chan.try_recv, chan.close),
+                "timer": (timer.c.try_recv, timer.stop),
+                "semaphore": (semaphore.try_acquire, semaphore.try_acquire),
+            }[op]
+            use = uses
+            chan.send(1)
+            struck = at_line(number, interrupted)
+            timer.stop()
+            if not struck:
+                break
+            assert len(seen) == 1
+            if isinstance(seen[0], BaseException):
+                errors.append(seen[0])
+            seen.clear()
+
+    before = signal.signal(A, handler)
+    try:
+        run(main, procs=1)
+    finally:
+        signal.signal(A, before)
+    assert errors
+    for error in errors:
+        assert type(error) is gort.GortError and "signal handler that uses the same object" in str(error), repr(error)
+
+
 def program(text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(text)],

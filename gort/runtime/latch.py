@@ -23,7 +23,8 @@ machine never contend: none of them gives way inside a latch.
 
 The one danger is a finalizer (``__del__``, a weakref callback) or a signal handler that runs in the middle of those
 lines *on the same thread* and uses the same object: it would wait for itself for ever.  A waiter that has spun for a
-second therefore looks for the latch's holder in its own stack, and raises if it finds it there.
+second therefore looks for the latch's holder in its own stack, and raises if it finds it there.  And nothing of the
+program's is dropped under a latch: who kills a ticket takes its value out, when the latch is free again.
 
 In the child of a fork a latch may have no holder: the thread that had it stayed in the parent.  There, a waiter that
 has spun for a second looks at the stacks of all threads, and puts the permit back if none of them is inside gort (other
@@ -38,7 +39,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from types import FrameType
+from types import FrameType, MemberDescriptorType
 from typing import Any
 
 from greenlet import getcurrent
@@ -131,15 +132,47 @@ def _somebody_inside() -> bool:
     return False
 
 
+_OWNERS = ("_latch", "latch")  # the attributes in which objects keep theirs
+_TAKERS = ("_lock", "lock")  # their methods that take it, and leave no trace in the locals of who calls them
+
+
 def _check_reentry(latch: list[None]) -> None:
-    frame = sys._getframe(2)
-    first = True
+    """Raise GortError if the holder is a function of gort's that the caller has interrupted: below the program's frames."""
+    frame: FrameType | None = sys._getframe(2)
+    ours = True  # so far they are those who wait
     while frame is not None:
-        # Our own caller also has the latch in its locals: it is the one that waits.
-        if not first and any(value is latch for value in frame.f_locals.values()):
+        if not frame.f_globals.get("__name__", "").startswith("gort."):
+            ours = False
+        elif not ours and _holds(frame, latch):
             raise GortError(
                 f"{frame.f_code.co_qualname} was interrupted by a finalizer or signal handler that uses the same object: "
                 "start a goroutine from there with gort.go() instead of using it directly"
             )
-        first = False
         frame = frame.f_back
+
+
+def _holds(frame: FrameType, latch: list[None]) -> bool:
+    """May this function be between taking the latch and giving it back?"""
+    values = list(frame.f_locals.values())
+    if any(value is latch for value in values):
+        return True
+    if not any(name in _TAKERS for name in frame.f_code.co_names):
+        return False
+    for value in list(values):
+        if type(value) is list:
+            values += value
+    return any(_is_of(value, latch) for value in values)
+
+
+def _is_of(value: Any, latch: list[None]) -> bool:
+    """Is it this object's latch?  Asked so that no code of the program's runs."""
+    for cls in type(value).__mro__:
+        for name in _OWNERS:
+            slot = cls.__dict__.get(name)
+            if type(slot) is MemberDescriptorType:
+                try:
+                    if slot.__get__(value) is latch:
+                        return True
+                except AttributeError:
+                    pass  # not set yet
+    return False

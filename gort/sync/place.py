@@ -173,6 +173,8 @@ class Place:
             self._home(ticket).bury()
             woken = self._withdrawn(ticket)
         latch.append(None)
+        if alive:
+            ticket[1] = None  # a goroutine that was to be started, say: it may stay in the queue for long (latch.py)
         for w in woken:
             ready(w)
         return alive
