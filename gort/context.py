@@ -383,6 +383,12 @@ class CancelContext(Context):
             end = self._due(told)
             if end is None:
                 self._enlist(listener)
+                # The lock keeps out other threads, but not a signal handler on this one, which may have come after the
+                # first look.
+                end = self._due(told)
+                if end is not None:
+                    self._unlisten(listener)
+                    told = [(other, why) for other, why in told if other is not listener]
         _tell(told)
         if end is None:
             try:
@@ -395,10 +401,9 @@ class CancelContext(Context):
     def _enlist(self, listener: Any) -> None:
         ctx: CancelContext | None = self
         while ctx is not None:
-            known = bool(ctx._listeners)
             ctx._listeners[listener] = None
-            if known:
-                return
+            if len(ctx._listeners) > 1:
+                return  # it is in its parent's books already
             listener, ctx = ctx, ctx._above
 
     def _keep_time(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -566,6 +567,38 @@ def test_a_handler_in_the_middle_of_an_operation_on_what_it_uses(op: str, monkey
     assert errors
     for error in errors:
         assert type(error) is gort.GortError and "signal handler that uses the same object" in str(error), repr(error)
+
+
+@pytest.mark.limit(20)
+@pytest.mark.parametrize("ends", ["itself", "its parent"])
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "beside others"])
+def test_a_handler_ends_a_context_whose_block_is_just_entered(ends: str, others: bool) -> None:
+    """Broken: the block does not hear of the end, and its first wait is for ever."""
+
+    def main() -> None:
+        nonlocal cancel
+        for number in range(1, 1000):
+            parent = context.with_cancel(context.background())
+            ctx = context.with_timeout(parent, LONG)
+            cancel = ctx.cancel if ends == "itself" else parent.cancel
+            told: Chan[bool] = Chan()
+            if others:
+                context.after_func(ctx, told.send, True)
+            with pytest.raises(context.ContextCancelled), contextlib.ExitStack() as stack:
+                if struck := at_line(number, lambda: stack.enter_context(ctx)):
+                    Chan().recv(timeout=LONG)
+                cancel()
+                Chan().recv(timeout=LONG)
+            assert not others or told.recv(timeout=30)
+            if not struck:
+                break
+
+    cancel: Any = None
+    before = signal.signal(A, lambda *_: cancel())
+    try:
+        run(main, procs=1)
+    finally:
+        signal.signal(A, before)
 
 
 def program(text: str) -> subprocess.CompletedProcess[str]:
