@@ -23,7 +23,7 @@ from typing import Any
 
 _namespaces: list[dict[str, Any]] = []
 _late: set[Any] = set()
-_lock = threading.Lock()
+_lock = threading.RLock()  # for a signal handler's runtime calls, which may come while it is held
 
 
 def register(namespace: dict[str, Any]) -> None:
@@ -34,16 +34,18 @@ def register(namespace: dict[str, Any]) -> None:
 
 
 def _publish() -> None:
-    value = bool(_late)
-    for namespace in _namespaces:
-        namespace["overdue"] = value
+    value = None
+    while value is not bool(_late):  # a signal handler may have changed it meanwhile
+        value = bool(_late)
+        for namespace in _namespaces:
+            namespace["overdue"] = value
 
 
 def mark(machine: Any, wait: bool = True) -> None:
     """Ask the goroutine that runs on this machine to give way at its next runtime call.
 
-    With wait=False (from inside a garbage collection, which may have interrupted the holder of the lock) the request
-    is dropped when the lock is not free: a hint may be lost, a thread may not be.
+    With wait=False (from inside a garbage collection, which stops more than its thread) the request is dropped when
+    another thread has the lock: a hint may be lost, a thread may not be.
     """
     if _lock.acquire(wait):
         try:
