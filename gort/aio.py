@@ -43,7 +43,7 @@ from .runtime.fork import in_child
 from .runtime.goroutine import CANCELLATIONS, Goroutine
 from .runtime.scope import Shield
 from .runtime.timers import INFINITY, check_seconds, deadline
-from .runtime.wait import is_late
+from .runtime.wait import is_late, waiter
 from .sync.ending import on_end
 
 __all__ = ["run", "wait"]
@@ -164,6 +164,7 @@ def run(
         if loop is asyncio._get_running_loop():
             raise GortError("gort.aio.run was called in the event loop that it would wait for: use await there")
         call = _Call(coro, loop, copy_context())
+        waiter()  # raises what is pending, before anything has begun
         loop.call_soon_threadsafe(call.start)  # RuntimeError if it is closed
     except BaseException:
         coro.close()  # or it is reported as never awaited

@@ -382,7 +382,14 @@ class Group(Place):
                     item = _NOTHING
                 if not window:
                     break
-                value = window[0].result()
+                try:
+                    value = window[0].result()
+                except BaseException:
+                    if failure is not None:  # the iterable's, which waited for its turn: it is not lost
+                        latch = self._hold()
+                        self._errors.append(failure)
+                        latch.append(None)
+                    raise
                 window.popleft()
                 yield value
             if failure is not None:

@@ -730,3 +730,41 @@ def test_both_ways_under_cancellation(procs: int, jitter: None) -> None:
 def test_the_names_are_exported() -> None:
     """Broken: the module shows other names than the documentation."""
     assert set(aio.__all__) == {"run", "wait"}
+
+
+@pytest.mark.parametrize("where", ["plain thread", "goroutine"])
+@pytest.mark.parametrize("limit", [0, -0.5, -1, 1.00002])
+@pytest.mark.parametrize("own", [True, False], ids=["own loop", "given loop"])
+def test_time_outs_of_any_length(where: str, limit: float, own: bool) -> None:
+    """Broken: on a plain thread a time-out that is over already, or becomes so between two looks, is none, or an error."""
+    loop = None if own else asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever) if loop is not None else None
+    if thread is not None:
+        thread.start()
+    try:
+        with pytest.raises(TimeoutError):
+            if where == "goroutine":
+                run(lambda: aio.run(asyncio.sleep(1000), timeout=limit, loop=loop))
+            else:
+                aio.run(asyncio.sleep(1000), timeout=limit, loop=loop)
+    finally:
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+
+def test_who_is_cancelled_already_starts_no_coroutine() -> None:
+    """Broken: a coroutine runs to its end, and what it returns is thrown away."""
+    began = []
+
+    async def pays() -> None:
+        began.append(True)
+
+    def main() -> None:
+        for _ in range(100):
+            with pytest.raises(TimeoutError), gort.timeout(0):
+                aio.run(pays())
+
+    run(main)
+    assert not began

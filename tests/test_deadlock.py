@@ -299,3 +299,18 @@ def test_a_thread_that_has_not_run_a_line_yet_may_wake_somebody() -> None:
         assert "chan receive" in deadlocks(lambda: Chan().recv())
         """
     )
+
+
+def test_a_signal_that_nobody_asks_for_any_more() -> None:
+    """Broken: after `stop` on another thread, which leaves gort's handler installed, no deadlock is found."""
+    succeeds(
+        """
+        def main(handler):
+            signal.signal(signal.SIGUSR2, handler)
+            chan = Chan(1)
+            gort.signal.notify(chan, signal.SIGUSR2)
+            blocking(gort.signal.stop, chan)
+            Chan().recv()
+        deadlocks(main, signal.SIG_DFL)
+        """
+    )

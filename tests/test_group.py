@@ -989,3 +989,23 @@ def test_a_stop_iteration_in_map_is_one_error() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         run(main)
     assert [repr(error) for error in caught.value.exceptions] == ["StopIteration(1)"]
+
+
+def test_map_keeps_the_error_of_its_items_beside_a_childs(procs: int) -> None:
+    """Broken: an iterable that raises after some items is not heard of when one of those fails as well."""
+
+    def items():
+        yield 1
+        raise ValueError("items")
+
+    def fails(_item: int) -> None:
+        raise KeyError("child")
+
+    def main() -> None:
+        with Group(limit=4) as g:
+            for _ in g.map(fails, items()):
+                pass
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run(main, procs=procs)
+    assert sorted(type(e).__name__ for e in caught.value.exceptions) == ["KeyError", "ValueError"]

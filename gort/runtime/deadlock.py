@@ -193,7 +193,9 @@ def _sleeps(task: str) -> bool:
 
 def _foreign_signal_handlers() -> bool:
     for number in signal.valid_signals():
-        handler = signal.getsignal(number)
+        handler: Any = signal.getsignal(number)
+        if hasattr(handler, "stands_for"):  # gort.signal's, which may do nothing but call the one that was there before
+            handler = handler.stands_for(number)
         if callable(handler) and handler is not signal.default_int_handler and not hasattr(handler, "gort_own"):
             return True
     return False

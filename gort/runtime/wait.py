@@ -328,7 +328,7 @@ def is_late(error: BaseException) -> bool:
 def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: str) -> Any:
     parked_threads.add(w)
     try:
-        done = w.lock.acquire(timeout=-1 if timeout is None else min(timeout, FOREVER))
+        done = w.lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), FOREVER))
     except BaseException:
         # A signal handler raised (Ctrl-C).  Either nothing has happened and nothing will, or it has already happened
         # and the value must not vanish with us.
