@@ -1,4 +1,4 @@
-"""Guard: the lock of a scheduler, whose holder may be interrupted by code that wants it too.
+"""How code that may have interrupted the holder of the scheduler's lock asks for it.
 
 The idea.  A finalizer (run by the garbage collector) and a signal handler of the program's run in the middle of whatever
 their thread is doing, and ``go()`` is what they are told to use.  Should that be a stretch under the scheduler's lock, a
@@ -9,10 +9,8 @@ Then the work is left where any machine finds it, and sysmon, which is poked wit
 (Scheduler.catch_up).
 
 It is refused as well if the lock cannot be had for PATIENCE: what was interrupted may hold another lock (a heap of
-timers') that the holder of this one waits for.  Sysmon holds none.
-
-Order.  `_depth` changes only while the lock is held.  An interruption between taking the lock and `_depth` becoming 1
-finds it 0, and goes in; nothing has been read or changed by then.  The same at the end: `_depth` is 0 when all is done.
+timers') that the holder of this one waits for.  Sysmon holds none.  And it is refused at once if the thread is waiting for
+it already, in a frame below: signals come while one waits, and each would add a wait to the stack.
 
 Refused: single operations that nothing can interrupt in place of the lock (the rules are about several lists at once);
 to defer every ``go()`` in a finalizer (most interrupt the program, and want to be as quick as any).
@@ -21,49 +19,29 @@ to defer every ``go()`` in a finalizer (most interrupt the program, and want to 
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 PATIENCE = 0.1  # seconds; nobody holds the lock for longer than the start of a thread takes
 
+_waiting: set[int] = set()  # threads that wait in `enter`
 
-class Guard:
-    """A re-entrant lock that tells whether its thread already holds it."""
 
-    __slots__ = ("_depth", "_lock", "_take")
+def held(lock: Any) -> bool:
+    """Does the calling thread hold this RLock?"""
+    return bool(lock._is_owned())
 
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._take = self._lock.acquire
-        self._depth = 0
 
-    def __enter__(self) -> None:
-        self._take()
-        self._depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        self._lock.release()
-
-    def enter(self) -> bool:
-        """Take it, from outside the scheduler; False: not now.  To be given back by `leave`."""
-        if not self._take(timeout=PATIENCE):
-            return False
-        if self._depth:
-            self._lock.release()
-            return False
-        self._depth = 1
+def enter(lock: Any) -> bool:
+    """Take the RLock from outside the scheduler; False: not now.  To be released."""
+    if lock._is_owned():
+        return False
+    if lock.acquire(False):
         return True
-
-    leave = __exit__
-
-    def held(self) -> bool:
-        """Does the calling thread hold it?"""
-        return self._depth > 0 and self._is_owned()
-
-    # As those of threading's locks, for the child of a fork (fork.free).
-
-    def _is_owned(self) -> bool:
-        return self._lock._is_owned()  # type: ignore[attr-defined]
-
-    def _at_fork_reinit(self) -> None:
-        self._lock._at_fork_reinit()  # type: ignore[attr-defined]
-        self._depth = 0
+    me = threading.get_ident()
+    if me in _waiting:
+        return False
+    _waiting.add(me)
+    try:
+        return bool(lock.acquire(timeout=PATIENCE))
+    finally:
+        _waiting.discard(me)

@@ -34,7 +34,7 @@ from . import deadlock, ending, surplus
 from .blocking import Spares
 from .closing import all_ended, drop_fresh, may_end
 from .goroutine import Goroutine
-from .guard import Guard
+from .guard import enter, held
 from .machine import Machine
 from .processor import Processor
 from .report import report
@@ -52,7 +52,7 @@ class Scheduler:
                 f"procs={procs} needs up to {procs} threads, but the limit is {max_threads}: "
                 "raise GORT_MAXTHREADS or lower procs"
             )
-        self.lock = Guard()
+        self.lock = threading.RLock()
         self.max_threads = max_threads
         self.allp = [Processor(i) for i in range(procs)]
         self.idle: list[Processor] = self.allp[::-1]
@@ -119,7 +119,7 @@ class Scheduler:
 
     def rescue_timers(self, p: Processor) -> None:
         """A machine put a timer on a P that was taken from it meanwhile, and that may be idle by now."""
-        if not self.lock.enter():
+        if not enter(self.lock):
             self.sysmon.poke()
             return
         try:
@@ -129,11 +129,11 @@ class Scheduler:
                 elif p.dead:  # gomaxprocs took it out of use in the meantime: `_retire` has been there already
                     self._retire(p)
         finally:
-            self.lock.leave()
+            self.lock.release()
 
     def wake_for_work(self, force: bool = False) -> bool:
         """Wake a machine for fresh work if nobody runs (force: also if somebody does)."""
-        if not self.lock.enter():
+        if not enter(self.lock):
             self.sysmon.poke()
             return False
         try:
@@ -145,7 +145,7 @@ class Scheduler:
                     p = other
             return self._assign(p)
         finally:
-            self.lock.leave()
+            self.lock.release()
 
     def catch_up(self) -> None:
         """By sysmon: do what somebody could not who had interrupted the holder of the lock (guard.py)."""
@@ -346,7 +346,7 @@ class Scheduler:
             raise RuntimeClosed("this Runtime has been closed: create a new one")
         if n > self.max_threads:
             raise ThreadLimit(f"gomaxprocs({n}) is over the limit of {self.max_threads} threads: raise GORT_MAXTHREADS")
-        if self.lock.held():
+        if held(self.lock):
             raise GortError(
                 "gomaxprocs cannot be changed by a finalizer or signal handler that interrupts the scheduler: "
                 "start a goroutine from there with gort.go(), and change it there"

@@ -50,6 +50,7 @@ from greenlet import getcurrent, greenlet
 
 from ..errors import Cancelled, GortError, WouldBlockScheduler
 from . import overdue as _overdue
+from .guard import held
 
 overdue = False
 _overdue.register(globals())
@@ -362,7 +363,7 @@ def give_way() -> None:
         queue = w.ready  # type: ignore[attr-defined]
     except AttributeError:
         return
-    if not m.late or getattr(w, "pending", None) is COLLECTING or m.sched.lock.held():
+    if not m.late or getattr(w, "pending", None) is COLLECTING or held(m.sched.lock):
         return  # (the latter two: a finalizer or signal handler that has interrupted gort's own work)
     _overdue.clear(m)
     m.yielded += 1
