@@ -18,6 +18,8 @@ import signal
 
 from .handoff import key_of
 
+_traceback = BaseException.__dict__["__traceback__"].__get__  # an exception's own class may hide it, or raise
+
 
 def raised_by_handler(exc: BaseException) -> bool:
     """Has one of the program's signal handlers raised it?"""
@@ -27,7 +29,7 @@ def raised_by_handler(exc: BaseException) -> bool:
         if callable(handler) and not hasattr(handler, "gort_own"):
             code = key_of(handler)
             handlers.add(getattr(getattr(code, "__call__", None), "__code__", code))  # an object with __call__
-    tb = exc.__traceback__
+    tb = _traceback(exc)
     while tb is not None:
         if tb.tb_frame.f_code in handlers:
             return True
