@@ -76,7 +76,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Give that copy back."""
-    os.close(config.stash[_stderr])
+    fd = config.stash.get(_stderr, None)
+    if fd is not None:  # else another plugin has refused to begin before it was our turn
+        os.close(fd)
 
 
 @pytest.fixture(name="no_leaks")
