@@ -21,7 +21,6 @@ the terminal that the shell uses too, or of the pipe that is another process's s
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import threading
@@ -30,7 +29,7 @@ from typing import Any
 
 from .runtime import overdue as _overdue
 from .runtime.fork import in_child
-from .runtime.netpoll import Descriptor, DescriptorClosed
+from .runtime.netpoll import NONE_LEFT, Descriptor, DescriptorClosed
 from .runtime.sleep import sleep
 from .runtime.wait import give_way, late
 
@@ -86,7 +85,7 @@ class Held:
         try:
             self.fd = os.dup(fd)
         except OSError as exc:
-            if exc.errno not in (errno.EMFILE, errno.ENFILE):
+            if exc.errno not in NONE_LEFT:
                 raise
         _all_held.add(self)
 
@@ -156,7 +155,7 @@ class Watch:
         try:
             self._set = select.epoll() if hasattr(select, "epoll") else select.kqueue()  # type: ignore[attr-defined]
         except OSError as exc:
-            if exc.errno not in (errno.EMFILE, errno.ENFILE):
+            if exc.errno not in NONE_LEFT:
                 raise
             return  # no descriptor left: see `wait`
         add: Callable[[int, int], None] = self._set.register if hasattr(select, "epoll") else self._add_to_kqueue

@@ -394,28 +394,24 @@ def test_a_cancelled_wait_ends_with_its_lock(kind: str, procs: int) -> None:
             with ctx:
                 wait()
 
-        twice = start(in_block)
-        with condition:
+        def cancelled_while_it_locks_again(ended, waiter) -> None:
             inside.append("main")
-            ctx.cancel()
+            ended()
             _wanted(lock)
-            twice.cancel()
+            waiter.cancel()
             for _ in range(20):
                 gort.gosched()
-            assert twice.state == "waiting" and lock.locked()
+            assert waiter.state == "waiting" and lock.locked()
             inside.clear()
+
+        twice = start(in_block)
+        with condition:
+            cancelled_while_it_locks_again(ctx.cancel, twice)
         assert twice.exception() is not None
 
         notified = start(wait)
         with condition:
-            inside.append("main")
-            condition.notify()
-            _wanted(lock)
-            notified.cancel()
-            for _ in range(20):
-                gort.gosched()
-            assert notified.state == "waiting" and lock.locked()
-            inside.clear()
+            cancelled_while_it_locks_again(condition.notify, notified)
         notified.join()
         assert seen == [[], []]
         assert lock.acquire(False)

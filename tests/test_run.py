@@ -682,10 +682,9 @@ def test_a_goroutine_closes_another_runtime(procs: int) -> None:
     run(main, procs=procs)
 
 
-def test_a_cancelled_goroutine_does_not_wait_for_another_runtimes_end() -> None:
-    """Broken: who closes a runtime from a goroutine cannot be cancelled while a clean-up there takes its time."""
-    a, b = gort.Runtime(1), gort.Runtime(1)
-    hold, begun = Chan(), Chan(1)
+def _ends_late(runtime: gort.Runtime, hold: Chan[None]) -> gort.Goroutine[None]:
+    """Start a goroutine there whose clean-up waits for hold; it has begun to wait to be cancelled."""
+    begun = Chan(1)
 
     def clean_up() -> None:
         try:
@@ -694,8 +693,16 @@ def test_a_cancelled_goroutine_does_not_wait_for_another_runtimes_end() -> None:
         finally:
             hold.recv()
 
-    late = b.go(clean_up)
+    g = runtime.go(clean_up)
     begun.recv()
+    return g
+
+
+def test_a_cancelled_goroutine_does_not_wait_for_another_runtimes_end() -> None:
+    """Broken: who closes a runtime from a goroutine cannot be cancelled while a clean-up there takes its time."""
+    a, b = gort.Runtime(1), gort.Runtime(1)
+    hold = Chan()
+    late = _ends_late(b, hold)
     closer = a.go(b.close)
     while closer.state != "waiting":
         assert not closer.done()
@@ -711,19 +718,10 @@ def test_a_cancelled_goroutine_does_not_wait_for_another_runtimes_end() -> None:
 def test_the_wait_for_a_runtimes_end_has_a_limit() -> None:
     """Broken: a time limit does not reach a goroutine that closes another runtime."""
     hold = Chan()
-    begun = Chan(1)
-
-    def clean_up() -> None:
-        try:
-            begun.send(None)
-            Chan().recv()
-        finally:
-            hold.recv()
 
     def main() -> None:
         with gort.Runtime(1) as other:
-            other.go(clean_up)
-            begun.recv()
+            _ends_late(other, hold)
             with pytest.raises(TimeoutError), gort.timeout(0.02):
                 other.close()
             hold.send(None)
@@ -767,13 +765,6 @@ def test_a_runtime_that_can_never_end_is_told_of_it(n: int) -> None:
     some = [gort.Runtime(1) for _ in range(n)]
     begun = Chan()
 
-    def stuck() -> None:
-        try:
-            begun.send(None)
-            Chan().recv()
-        finally:
-            Chan().recv()
-
     def closes(other: gort.Runtime) -> None:
         with gort.shield():
             begun.send(None)
@@ -782,8 +773,7 @@ def test_a_runtime_that_can_never_end_is_told_of_it(n: int) -> None:
     def main() -> None:
         some[0].close()
 
-    last = some[-1].go(stuck)
-    begun.recv()
+    last = _ends_late(some[-1], Chan())  # for which nobody sends anything
     if n == 2:
         some[0].go(closes, some[1])
         begun.recv()

@@ -50,6 +50,7 @@ from ..descriptors import give_way_outside as _give_way
 from ..descriptors import wait_own as _wait_own
 from ..runtime import overdue as _overdue
 from ..runtime.blocking import inquire as _inquire
+from ..runtime.netpoll import NONE_LEFT as _NONE_LEFT
 from ..runtime.netpoll import Descriptor as _Descriptor
 from ..runtime.sleep import sleep as _sleep
 from ..runtime.wait import is_late as _is_late
@@ -197,7 +198,7 @@ class socket(_std.socket):
                 raise
             raise self._over() from None
         except OSError as exc:
-            if exc.errno not in (_errno.EMFILE, _errno.ENFILE):
+            if exc.errno not in _NONE_LEFT:
                 raise
             # A plain thread for whose wait there is no descriptor left: it looks again in a moment.
             _sleep(_LOOK if left is None else min(_LOOK, left))

@@ -35,7 +35,6 @@ If only other threads are in the way, it is asked again later, for they may end 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import weakref
@@ -44,7 +43,7 @@ from time import monotonic
 from typing import Any
 
 from ..errors import Deadlock
-from . import closing, stacks, surplus
+from . import closing, handlers, stacks, surplus
 from .goroutine import PENDING
 from .timers import INFINITY
 from .wait import ready_throw
@@ -99,7 +98,7 @@ def check(sched: Any) -> bool:
             return False
         before = _moves(everybody)
         # The cheap questions first: there may be a million goroutines to ask.
-        if not _idle(sched) or _foreign_signal_handlers():
+        if not _idle(sched) or next(handlers.of_the_program(), None) is not None:
             return False
         if not all(_idle(other) for other in others) or _foreign_threads(everybody):
             return True
@@ -189,16 +188,6 @@ def _sleeps(task: str) -> bool:
             return file.read().rpartition(b")")[2].split()[0] == b"S"
     except (OSError, IndexError):
         return False  # it has ended meanwhile
-
-
-def _foreign_signal_handlers() -> bool:
-    for number in signal.valid_signals():
-        handler: Any = signal.getsignal(number)
-        if hasattr(handler, "stands_for"):  # gort.signal's, which may do nothing but call the one that was there before
-            handler = handler.stands_for(number)
-        if callable(handler) and handler is not signal.default_int_handler and not hasattr(handler, "gort_own"):
-            return True
-    return False
 
 
 def _tell(sched: Any, main: Any) -> None:

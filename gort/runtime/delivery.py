@@ -37,6 +37,7 @@ from greenlet import getcurrent
 from ..errors import Cancelled
 from .carrier import Carrier, carry
 from .goroutine import PENDING, Goroutine
+from .stacks import of_gort
 from .wait import Ticket
 
 
@@ -51,7 +52,7 @@ def _interrupts() -> bool:
     while frame is not None and frame.f_code is not _BASE:
         if module is not frame.f_globals:  # else as the frame before: half the price of a deep stack
             module = frame.f_globals
-            if not module.get("__name__", "").startswith("gort."):
+            if not of_gort(frame):
                 called = False
             elif not called:
                 return True

@@ -24,6 +24,7 @@ from typing import Any
 from greenlet import getcurrent
 
 from . import overdue
+from .stacks import of_gort
 from .wait import COLLECTING, carrier, here
 
 _users = 0
@@ -35,7 +36,7 @@ def _collected(phase: str, _info: dict[str, Any]) -> None:
     global last
     if phase == "start":
         frame = sys._getframe().f_back  # what has been interrupted
-        if frame is not None and frame.f_globals.get("__name__", "").startswith("gort."):
+        if frame is not None and of_gort(frame):
             _mark()
     else:
         while _marked:

@@ -1,4 +1,4 @@
-"""Exceptions that a signal handler of the program's has raised.
+"""The program's own signal handlers, and exceptions that one of them has raised.
 
 The idea.  Python runs a handler on the main thread, in the middle of whatever goroutine runs there, and raises there
 what the handler raises: a ``sys.exit()`` at SIGTERM, most often.  It is meant for the program, and so for main.  It passes
@@ -15,20 +15,30 @@ runs (it may never run again).
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from typing import Any
 
 from .handoff import key_of
 
 _traceback = BaseException.__dict__["__traceback__"].__get__  # an exception's own class may hide it, or raise
 
 
+def of_the_program() -> Iterator[Any]:
+    """The signal handlers that are neither Python's nor gort's."""
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        if hasattr(handler, "stands_for"):  # gort.signal's, which may do nothing but call the one that was there before
+            handler = handler.stands_for(number)
+        if callable(handler) and handler is not signal.default_int_handler and not hasattr(handler, "gort_own"):
+            yield handler
+
+
 def raised_by_handler(exc: BaseException) -> bool:
     """Has one of the program's signal handlers raised it?"""
     handlers = set()
-    for number in signal.valid_signals():
-        handler = signal.getsignal(number)
-        if callable(handler) and not hasattr(handler, "gort_own"):
-            code = key_of(handler)
-            handlers.add(getattr(getattr(code, "__call__", None), "__code__", code))  # an object with __call__
+    for handler in of_the_program():
+        code = key_of(handler)
+        handlers.add(getattr(getattr(code, "__call__", None), "__code__", code))  # an object with __call__
     tb = _traceback(exc)
     while tb is not None:
         if tb.tb_frame.f_code in handlers:

@@ -36,6 +36,7 @@ from . import blocking, ending, sleep, wait
 from .carrier import Carrier, carry
 from .goroutine import FREE_THREADED, Goroutine
 from .poller import new_poller
+from .stacks import of_gort
 
 _RUN_CODE = carry.__code__
 _WAITS = {
@@ -52,8 +53,7 @@ def _in_gort(frame: FrameType | None) -> bool:
     if frame is not None and frame.f_code is _RUN_CODE:
         return True  # between two goroutines
     while frame is not None and frame.f_code is not _RUN_CODE:
-        name = frame.f_globals.get("__name__", "")
-        if name == "gort" or name.startswith("gort."):
+        if of_gort(frame):
             return True
         frame = frame.f_back
     return False
@@ -167,7 +167,7 @@ class Interrupt:
 
 def _only_waits(frame: FrameType | None) -> bool:
     """Is what it does in gort to wait: for a ticket, or for the end of a runtime?"""
-    while frame is not None and not frame.f_globals.get("__name__", "").startswith("gort."):
+    while frame is not None and not of_gort(frame):
         frame = frame.f_back  # the standard library's Event.wait and Thread.join
     return frame is not None and frame.f_code in _WAITS
 

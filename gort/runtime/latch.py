@@ -45,6 +45,7 @@ from typing import Any
 from greenlet import getcurrent
 
 from ..errors import GortError
+from .stacks import of_gort
 
 Latch = list
 
@@ -125,7 +126,7 @@ def _somebody_inside() -> bool:
     me = threading.get_ident()
     for ident, top in sys._current_frames().items():
         frame: FrameType | None = top
-        while frame is not None and not frame.f_globals.get("__name__", "").startswith("gort."):
+        while frame is not None and not of_gort(frame):
             frame = frame.f_back
         if ident != me and frame is not None and frame.f_code.co_qualname not in _AT_REST:
             return True
@@ -141,7 +142,7 @@ def _check_reentry(latch: list[None]) -> None:
     frame: FrameType | None = sys._getframe(2)
     ours = True  # so far they are those who wait
     while frame is not None:
-        if not frame.f_globals.get("__name__", "").startswith("gort."):
+        if not of_gort(frame):
             ours = False
         elif not ours and _holds(frame, latch):
             raise GortError(

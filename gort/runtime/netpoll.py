@@ -48,6 +48,8 @@ from .sleep import sleep
 from .timers import check_seconds, deadline
 from .wait import Ticket, park, ready, waiter
 
+NONE_LEFT = (errno.EMFILE, errno.ENFILE)  # the process, or the system, has no descriptor left
+
 
 class DescriptorClosed(GortError, OSError):
     """The descriptor was closed while somebody waited for it, or before.  Its errno is EBADF."""
@@ -293,7 +295,7 @@ class Descriptor:
             try:
                 poller = m.poller = new_poller()
             except OSError as exc:
-                if exc.errno not in (errno.EMFILE, errno.ENFILE):
+                if exc.errno not in NONE_LEFT:
                     raise
             if poller is None:  # no descriptor left for that: have the caller try again in a moment
                 self._pause(side, timeout)

@@ -17,6 +17,12 @@ from typing import Any
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
+def of_gort(frame: FrameType) -> bool:
+    """Does gort's own code run in this frame, and not the program's?"""
+    name = frame.f_globals.get("__name__", "")
+    return name == "gort" or name.startswith("gort.")
+
+
 def dump(sched: Any) -> str:
     """The stacks of all goroutines of a scheduler, most useful first: main, then by number."""
     running = sys._current_frames()

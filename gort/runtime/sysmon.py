@@ -256,7 +256,7 @@ class Sysmon:
         """The goroutine that runs there has blocked: its function is started apart next time."""
         if m.watch.learnt:
             return
-        if (m.clock is not None and m.clock.runnable()) or self.in_runtime(m):
+        if (m.clock is not None and m.clock.runnable()) or handoff.in_runtime(sys._current_frames().get(m.ident), carry.__code__):
             m.watch.cpu_at = monotonic()  # it waits for a CPU, or in the runtime's own code: that is no function that blocks
             return
         m.watch.learnt = True
@@ -266,10 +266,6 @@ class Sysmon:
                 if g is not self.sched.main:
                     handoff.learn(self.sched, g)
                 return
-
-    @staticmethod
-    def in_runtime(m: Any) -> bool:
-        return handoff.in_runtime(sys._current_frames().get(m.ident), carry.__code__)
 
     def look_outside(self, now: float) -> bool:
         """Look at the machines that have no P and do not sleep; are there any?"""
