@@ -143,6 +143,19 @@ def test_an_unasked_exception_is_reported_once(procs: int, reports: Chan[Any]) -
     assert len(reports) == 0
 
 
+def test_an_unasked_exception_is_reported_though_all_machines_sleep(reports: Chan[Any]) -> None:
+    """Broken: without a GIL a report waits until the thread whose goroutine has failed wakes for something else."""
+
+    def main() -> None:
+        for _ in range(200):
+            for _ in range(20):
+                go(fail)
+            for _ in range(20):
+                reports.recv(timeout=LONG)
+
+    run(main, procs=8)
+
+
 def test_what_is_left_unasked_at_the_end_is_reported(reports: Chan[Any]) -> None:
     """Broken: an exception that is unasked when the runtime ends is lost."""
 

@@ -185,8 +185,7 @@ def carry(first: Goroutine[Any] | None = None) -> None:
                 value = g.fn(*g.args, **g.kw)
             except BaseException as exc:
                 g.fail(exc, m.sched)  # raises nothing, whatever exc is like
-                if m.thread is None:
-                    m.pass_on(g, exc)
+                m.failed(g, exc)
                 value = FAILED
                 ends = isinstance(exc, GreenletExit)  # the greenlet itself is to end (the interpreter does, say)
             if FREE_THREADED:

@@ -35,7 +35,7 @@ from .ages import EVERY, Ages
 from .carrier import TURN, Carrier, carry
 from .closing import may_end, next_wave
 from .delivery import Delivery
-from .goroutine import FREE_THREADED, Goroutine
+from .goroutine import ENDS, FREE_THREADED, Goroutine
 from .handlers import raised_by_handler
 from .handoff import LIVELY, NEVER, Clock, Watch, key_of, ran_apart
 from .poller import Poller
@@ -45,6 +45,8 @@ from .wait import FOREVER, Hub
 
 KEEP = 4096  # idle carriers that a machine keeps for good: 30 MB
 HOLD = 1.5e-3  # seconds: sysmon sees in 0.3 ms what waits, and the first thread of a P needs 0.7 ms to come
+DOUBT = 10e-3  # seconds
+MOST_DOUBT = 5.0
 SLICE = 10e-3  # seconds that a goroutine may run, and a machine may keep a P, while others wait
 
 
@@ -52,7 +54,7 @@ class Machine(Delivery):
     """M."""
 
     __slots__ = (
-        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "free", "held", "hub", "id",
+        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "doubt", "free", "held", "hub", "id",
         "ident", "judged", "kick", "last", "late", "mail", "main_g", "maker", "next", "note", "p", "parked", "polled", "poller",
         "probed", "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread",
         "throws", "trims", "undelivered", "wakes", "watch", "yielded",
@@ -86,6 +88,7 @@ class Machine(Delivery):
         self.poller: Poller | None = None  # what it sleeps in, once there is I/O (or signals, see interrupt.py) to wait for
         self.solo: Goroutine[Any] | None = None  # a goroutine to be started apart: see handoff.py
         self.apart: Any = None  # the function it runs apart, without a P
+        self.doubt = 0.0  # seconds after which it wakes, for a goroutine has failed here and it made what is reported: see doze
         self.dismissed = False  # it is to end: another thread was needed
         self.blocked = False  # sysmon has seen it blocked meanwhile
         self.judged = NEVER  # at how many waits it is asked whether it blocks; NEVER: it has been
@@ -283,13 +286,18 @@ class Machine(Delivery):
             raise exc
         self.mail.append((main, exc))
 
-    def pass_on(self, g: Goroutine[Any], exc: BaseException) -> None:
-        """exc has ended g, on the thread of a `run`: if a signal handler raised it, it is main's as well."""
-        main = self.sched.main
-        if main is None or main is g or main.done() or self.sched.orphaned or not raised_by_handler(exc):
+    def failed(self, g: Goroutine[Any], exc: BaseException) -> None:
+        """exc has ended g.  If a signal handler raised it, on the thread of a `run`, it is main's as well."""
+        if isinstance(exc, ENDS):
             return
-        self.mail.append((main, exc))
-        self.nudge()
+        if FREE_THREADED:
+            self.doubt = DOUBT
+        main = self.sched.main
+        if self.thread is not None or main is None or main is g or main.done() or self.sched.orphaned:
+            return
+        if raised_by_handler(exc):
+            self.mail.append((main, exc))
+            self.nudge()
 
     def _loop(self) -> None:
         sched = self.sched
@@ -459,7 +467,15 @@ class Machine(Delivery):
                 sched.sysmon.busy()
 
     def doze(self, timeout: float) -> None:
-        """Sleep until `wake`, or for so many seconds (-1: without end)."""
+        """Sleep until `wake`, or for so many seconds (-1: without end); it may end early.
+
+        Without a GIL CPython has an object that another thread drops last freed by the thread that made it, when that
+        runs again.  So what a failed goroutine holds until somebody asks (report.Unasked) would be reported only when
+        something wakes us.  After a failure we therefore wake by ourselves, ever more rarely.
+        """
+        if self.doubt:
+            timeout = self.doubt if timeout < 0 else min(timeout, self.doubt)
+            self.doubt = self.doubt * 2 if self.doubt < MOST_DOUBT else 0.0
         try:
             if self.poller is None:
                 self.note.acquire(timeout=timeout)
