@@ -24,7 +24,7 @@ from gort.net import address, resolve
 from gort.runtime.blocking import inquire
 
 from nettools import HOSTS, left_nothing, link_local, unused_port  # noqa: F401  (left_nothing is a fixture)
-from settling import start
+from settling import settle, start, thread
 
 pytestmark = pytest.mark.usefixtures("left_nothing")
 
@@ -1710,6 +1710,104 @@ def test_a_time_limit_behind_another_s_tls_handshake(when, certificate, procs):
                 assert isinstance(other.exception(15), net.ConnClosed)
 
     run(main, procs)
+
+
+@pytest.mark.parametrize("when", ["before", "moved"])
+@pytest.mark.parametrize("order", [("read", "write"), ("write", "read")], ids=["reader-first", "writer-first"])
+@pytest.mark.parametrize("over", ["read", "write"])
+def test_a_deadline_in_a_tls_handshake_ends_its_own_side_only(over, order, when, certificate, procs):
+    """A read deadline ends a write too that has to shake hands (or a write deadline a read), or the handshake is lost."""
+
+    def main():
+        with net.listen("127.0.0.1:0", tls=certificate.server()) as listener:
+            with net.dial(listener.addr) as plain, listener.accept(5) as conn:
+                operate = {"read": conn.read, "write": lambda: conn.write(b"hello")}
+                set_deadline = conn.set_read_deadline if over == "read" else conn.set_write_deadline
+                if when == "before":
+                    set_deadline(time.monotonic() + 0.05)
+                ops = {name: start(operate[name]) for name in order}
+                if when == "moved":
+                    set_deadline(time.monotonic() + 0.05)
+                with pytest.raises(TimeoutError, match=f"{over} of .* deadline is over"):
+                    ops.pop(over).result(15)
+                ((_name, other),) = ops.items()
+                settle(other)
+                assert not other.done()
+                set_deadline(None)
+                again = start(operate[over])
+                with net.start_tls(plain, certificate.client(), server_hostname="gort.test", timeout=15) as client:
+                    client.write(b"good day")
+                    assert client.read_exactly(5, timeout=15) == b"hello"
+                    results = {other.result(15), again.result(15)}
+                    assert results == {b"good day", None}
+
+    run(main, procs)
+
+
+@pytest.mark.parametrize("where", ["goroutine", "thread"])
+def test_a_tls_read_that_waits_to_write_minds_no_write_deadline(where, certificate):
+    """It gets the writer's TimeoutError, from the start or when that deadline comes, and loses what it would have read."""
+
+    class Wants:
+        room = False
+
+        def recv(self, n):
+            if not self.room:
+                raise ssl.SSLWantWriteError
+            return b"data"
+
+    def main():
+        for late in (0.05, -1):  # before the deadline comes, and after it
+            a, b = pipe_of_tls(certificate)
+            with a, b:
+                secure = a._ssl
+                junk = 0  # past TLS, which so knows nothing of it
+                with pytest.raises(BlockingIOError):
+                    while True:
+                        junk += os.write(secure.fileno(), b"x" * 65536)
+                a._ssl = stub = Wants()
+                a.set_write_deadline(time.monotonic() + late)
+                got = []
+                read = (start if where == "goroutine" else thread)(lambda: got.append(a.read()))
+                with pytest.raises(TimeoutError):
+                    while True:  # it may return for nothing
+                        a._d.wait_write()
+                if where == "goroutine":
+                    settle(read)
+                stub.room = True
+                while junk:
+                    junk -= len(os.read(b.fileno(), junk))
+                read.join(15)
+                assert got == [b"data"]
+                a._ssl = secure
+
+    run(main)
+
+
+def test_a_tls_handshake_minds_both_deadlines(certificate):
+    """`handshake` by itself goes on for ever, or its error does not say why it ended."""
+
+    def main():
+        with net.listen("127.0.0.1:0", tls=certificate.server()) as listener:
+            with net.dial(listener.addr), listener.accept(5) as conn:  # who never says anything
+                for set_deadline in (conn.set_read_deadline, conn.set_write_deadline, conn.set_deadline):
+                    set_deadline(time.monotonic() + 0.05)
+                    with pytest.raises(TimeoutError, match="handshake of .* deadline is over"):
+                        conn.handshake()
+                    with pytest.raises(TimeoutError, match="deadline is over"):
+                        conn.handshake(timeout=15)
+                    set_deadline(None)
+                    g = start(conn.handshake)
+                    set_deadline(time.monotonic())
+                    with pytest.raises(TimeoutError, match="deadline is over"):
+                        g.result(15)
+                    set_deadline(None)
+                with pytest.raises(TimeoutError, match="handshake of .* timed out after 0.05 s"):
+                    conn.handshake(timeout=0.05)
+                with pytest.raises(TimeoutError, match="read of .* timed out after 0.05 s"):
+                    conn.read(timeout=0.05)
+
+    run(main)
 
 
 def test_tls_sendfile_is_one_write(certificate, tmp_path, procs):

@@ -12,6 +12,10 @@ must know that nothing was cut off needs a length or an end mark in his protocol
 
 A client verifies certificates and host names unless it is given a context that says otherwise.  The handshake is part
 of `dial`; on a server it is part of the first operation, or of `handshake`, so that a slow client holds up nobody else.
+
+Whose time is over.  An operation may have to wait for the other direction: the handshake reads and writes, whoever does
+it.  It is ended by its own timeout and its own direction's deadline, never by the other direction's, which is another
+goroutine's business.  What OpenSSL had done by then stays: whoever comes next goes on with the handshake from there.
 """
 
 from __future__ import annotations
@@ -27,7 +31,6 @@ from typing import Any
 from ..runtime.blocking import blocking
 from ..runtime.netpoll import Direction
 from ..runtime.scope import Scope
-from ..runtime.timers import check_seconds, deadline
 from ..runtime.wait import is_late, late
 from ..sync import Mutex
 from .ahead import CHUNK, MOST
@@ -91,16 +94,15 @@ class TLSConn(Conn):
     def handshake(self, timeout: float | None = None) -> None:
         """Agree on keys with the peer, if that has not been done yet; every operation does so first.
 
-        timeout is in seconds, None: for ever.  Raises ssl.SSLError (an OSError; SSLCertVerificationError), TimeoutError,
-        and the system's errors.  Go: tls.Conn.Handshake.
+        timeout is in seconds, None: for ever.  Raises ssl.SSLError (an OSError; SSLCertVerificationError), TimeoutError
+        (its own, or a deadline of either direction; the next operation goes on with the handshake), and the system's
+        errors.  Go: tls.Conn.Handshake.
         """
-        if self._done:
-            return
-        self._shake_hands(timeout, None)
+        if not self._done:
+            self._shake_hands(self._until(timeout), timeout, None)
 
-    def _shake_hands(self, timeout: float | None, of: Direction | None) -> None:
-        """`handshake`, as part of an operation of that direction."""
-        until = None if timeout is None else deadline(check_seconds(timeout, "timeout"))
+    def _shake_hands(self, until: float | None, timeout: float | None, of: Direction | None) -> None:
+        """`handshake`, as part of an operation of that direction (None: for its own sake)."""
         turn = None
         while turn is None:
             turn = self._wait_across(self._turn_until, of, until, timeout)
@@ -118,25 +120,26 @@ class TLSConn(Conn):
             except (OSError, AttributeError) as exc:  # the latter is what an SSLSocket says that has been closed
                 self._fail(exc)
 
-    def _turn_until(self, until: float | None, _timeout: float | None) -> Any:
-        return self._turn_taken(None if until is None else max(0.0, until - monotonic()))
+    def _turn_until(self, until: float | None) -> Any:
+        return self._turn_taken(_left(until))
+
+    def _side_until(self, side: Direction, until: float | None) -> None:
+        self._d.wait_across(side, _left(until))
 
     def _wait_side(self, side: Direction, of: Direction | None, until: float | None, timeout: float | None) -> None:
         """Wait for one direction in an operation of perhaps the other.  It may return for nothing."""
         if of is side:
             self._wait(side, until, timeout)
         else:
-            self._wait_across(partial(self._wait, side), of, until, timeout)
+            self._wait_across(partial(self._side_until, side), of, until, timeout)
 
     def _wait_across(self, wait: Callable[..., Any], of: Direction | None, until: float | None, timeout: float | None) -> Any:
-        """wait(until, timeout), for something that knows nothing of the deadline of our operation's direction.
+        """wait(until), for something that knows nothing of the deadline of our operation's direction.
 
         If a deadline is moved meanwhile, our scope is cancelled, and the caller, who gets None, comes back with the new
         one.  None is missed: we are in `_across` *before* we read the deadline, and `_set_deadline` looks
         there *after* it has stored one; and a scope keeps its cancellation until we wait.
         """
-        if of is None:
-            return wait(until, timeout)
         moved = Scope()
         self._across.add(moved)
         try:
@@ -152,17 +155,21 @@ class TLSConn(Conn):
         finally:
             self._across.discard(moved)
 
-    def _wait_until(self, wait: Callable[..., Any], of: Direction, until: float | None, timeout: float | None) -> Any:
-        self._d.check_deadline(of)
-        end = of.deadline
-        if end is None or (until is not None and until <= end):
-            return wait(until, timeout)
+    def _wait_until(self, wait: Callable[..., Any], of: Direction | None, until: float | None, timeout: float | None) -> Any:
+        limits = [] if until is None else [until]
+        for side in (self._in, self._d.write) if of is None else (of,):
+            self._d.check_deadline(side)
+            if side.deadline is not None:
+                limits.append(side.deadline)
+        end = min(limits, default=None)
         try:
-            return wait(end, 0.0)
+            return wait(end)
         except TimeoutError as exc:
-            if not is_late(exc) or monotonic() < end:
+            if not is_late(exc) or end is None or monotonic() < end:
                 raise
-            raise late(f"{of.name} of {self!r}: its deadline is over") from None
+            what = "handshake" if of is None else of.name
+            why = f" timed out after {timeout:g} s" if end == until else ": its deadline is over"
+            raise late(f"{what} of {self!r}{why}") from None
 
     def _set_deadline(self, when: float | None, read: bool, write: bool) -> None:
         super()._set_deadline(when, read, write)
@@ -174,7 +181,7 @@ class TLSConn(Conn):
 
     def _some(self, n: int, until: float | None, timeout: float | None) -> bytes:
         if not self._done:
-            self._shake_hands(None if until is None else max(0.0, until - monotonic()), self._in)
+            self._shake_hands(until, timeout, self._in)
         if self._shut:
             return b""
         try:
@@ -204,11 +211,11 @@ class TLSConn(Conn):
             return timeout
         until = self._until(timeout)
         try:
-            self._shake_hands(timeout, self._d.write)
+            self._shake_hands(until, timeout, self._d.write)
         except BaseException as exc:
             exc.written = 0  # type: ignore[attr-defined]
             raise
-        return None if until is None else max(0.0, until - monotonic())
+        return _left(until)
 
     def _write_rest(self, views: list[memoryview], written: int, until: float | None, timeout: float | None = None) -> None:
         if self._owed:  # an earlier write was interrupted: OpenSSL takes whatever comes for the rest of that one
@@ -244,7 +251,7 @@ class TLSConn(Conn):
         peer's own, and takes data for an error.  Go: tls.Conn.CloseWrite.
         """
         if not self._done:
-            self._shake_hands(None, self._d.write)
+            self._shake_hands(None, None, self._d.write)
         super().close_write()
 
     def _shutdown(self, how: int) -> None:
@@ -304,6 +311,10 @@ class TLSConn(Conn):
     def tls(self) -> ssl.SSLSocket:
         """The ssl module's view: version(), cipher(), getpeercert(), selected_alpn_protocol().  Go: ConnectionState."""
         return self._ssl
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(0.0, until - monotonic())
 
 
 def start_tls(

@@ -19,6 +19,7 @@ its direction, for it may stand for more than one of them can take; all try, and
 Deadlines belong to a direction, as in Go: set once, they hold for every wait until they are moved.  A wait with a
 deadline needs a timer, but one timer for a direction, and a later deadline leaves it where it is: when it rings too
 early it is planned anew.  So a program that moves the deadline before each read pays for a store, not for a timer.
+A write that must read first (TLS) waits among the readers without minding their deadline: `wait_across`.
 
 Closing.  `close` wakes everybody who waits, with an error, and takes the descriptor out of the pollers *before* its
 number is given back to the system, so that an event for a new descriptor of the same number never finds the old one.
@@ -61,8 +62,8 @@ class DescriptorClosed(GortError, OSError):
 class Direction:
     """The waiters of one descriptor in one direction: the place where their tickets are.
 
-    `first` and `others` are the tickets that wait; others is None while there is at most one.  All but `edge` and
-    `deadline` are read and changed under `latch`.
+    `first` and `others` are the tickets that wait; others is None while there is at most one.  A fifth item marks a
+    ticket that does not mind the deadline.  All but `edge` and `deadline` are read and changed under `latch`.
     """
 
     __slots__ = ("alarm", "carrier", "deadline", "edge", "first", "hup", "latch", "name", "others", "owner", "ticket")
@@ -119,10 +120,15 @@ class Direction:
     def reason(self, _ticket: Ticket) -> str:
         return f"I/O: {self.name} of descriptor {self.owner.fd}"
 
-    def _claim_all(self) -> list[tuple[Any, Ticket]]:
-        """Under the latch."""
+    def _claim(self, across: bool) -> list[tuple[Any, Ticket]]:
+        """Claim the tickets that wait, with those of `wait_across` or without.  Under the latch."""
         tickets = [] if self.first is None else [self.first, *(self.others or ())]
         self.first = self.others = None
+        if not across:
+            for ticket in tickets:
+                if len(ticket) > 4:
+                    self.publish(ticket)
+            tickets = [ticket for ticket in tickets if len(ticket) == 4]
         claimed = [(ticket[0], ticket) for ticket in tickets]
         for ticket in tickets:
             ticket[0] = None
@@ -131,17 +137,17 @@ class Direction:
     def fire(self) -> None:
         """An event: wake all who wait in this direction, or remember it."""
         self.lock()
-        claimed = self._claim_all()
+        claimed = self._claim(True)
         if not claimed:
             self.edge = True
         self.latch.append(None)
         for w, _ticket in claimed:
             ready(w)
 
-    def fail(self, error: Any) -> None:
-        """Wake all who wait with error() for each."""
+    def fail(self, error: Any, across: bool) -> None:
+        """Wake all who wait (across: also in `wait_across`) with error() for each."""
         self.lock()
-        claimed = self._claim_all()
+        claimed = self._claim(across)
         self.latch.append(None)
         for w, ticket in claimed:
             ticket[1] = error()
@@ -159,7 +165,7 @@ class Direction:
             self.disarm()
         elif waits and (before is None or when < before):
             # They wait too long: have them try again, and wait anew.  With a later deadline the timer sees to it.
-            self.fail(self.late if monotonic() >= when else lambda: None)
+            self.fail(self.late if monotonic() >= when else lambda: None, False)
 
     def late(self) -> TimeoutError:
         return wait.late(f"{self.name} of descriptor {self.owner.fd}: its deadline is over")
@@ -197,7 +203,7 @@ def _ring(entry: list[Any]) -> None:
     if when is None:
         return
     if monotonic() >= when:
-        side.fail(side.late)
+        side.fail(side.late, False)
     elif side.first is not None:
         side.arm(entry[1])
 
@@ -262,6 +268,10 @@ class Descriptor:
         """Park until the descriptor may be writable.  See `wait_read`."""
         self._wait(self.write, timeout)
 
+    def wait_across(self, side: Direction, timeout: float | None = None) -> None:
+        """Wait in the direction `read` or `write` for an operation of the other, which does not mind its deadline."""
+        self._wait(side, timeout, True)
+
     def set_deadline(self, when: float | None, read: bool = True, write: bool = True) -> None:
         """Let every wait that is not over at `when` (of ``time.monotonic()``), and those to come, fail with TimeoutError.
 
@@ -277,17 +287,20 @@ class Descriptor:
 
     def check_deadline(self, side: Direction) -> None:
         """Raise TimeoutError if the deadline of `read` or `write` is over, DescriptorClosed if it is closed."""
+        self._check(side, False)
+
+    def _check(self, side: Direction, across: bool) -> None:
         if self.closed:
             raise DescriptorClosed(self.fd)
-        if side.deadline is not None and monotonic() >= side.deadline:
+        if side.deadline is not None and not across and monotonic() >= side.deadline:
             raise side.late()
 
-    def _wait(self, side: Direction, timeout: float | None) -> None:
+    def _wait(self, side: Direction, timeout: float | None, across: bool = False) -> None:
         if timeout is not None:
             timeout = check_seconds(timeout, "timeout")
         w = waiter()
         if type(w) is wait.ThreadWaiter:
-            self._wait_thread(side, timeout, w.owner)
+            self._wait_thread(side, timeout, across, w.owner)
             return
         m = w.m
         poller = m.poller
@@ -298,14 +311,14 @@ class Descriptor:
                 if exc.errno not in NONE_LEFT:
                     raise
             if poller is None:  # no descriptor left for that: have the caller try again in a moment
-                self._pause(side, timeout)
+                self._pause(side, timeout, across)
                 return
         if poller not in self.pollers:
             if self.closed:
                 raise DescriptorClosed(self.fd)
             poller.add(self)
         if side.deadline is not None or self.closed:
-            self.check_deadline(side)
+            self._check(side, across)
         elif side.carrier is not w and hasattr(w, "carries"):
             side.lock()
             if not self.closed and side.deadline is None:
@@ -321,29 +334,29 @@ class Descriptor:
         if timeout is not None and timeout <= 0:
             side.latch.append(None)
             raise wait.late(f"{side.name} of descriptor {self.fd} would block, and timeout={timeout:g}")
-        ticket: Ticket = [w, None, side, None]
+        ticket: Ticket = [w, None, side, None, None] if across else [w, None, side, None]
         side.publish(ticket)
         side.latch.append(None)
-        if side.deadline is not None:
+        if side.deadline is not None and not across:
             side.arm(m.sched)
         park(w, ticket, timeout, side.name)
         if ticket[1] is not None:
             raise take_error(ticket)
 
-    def _pause(self, side: Direction, timeout: float | None) -> None:
-        self.check_deadline(side)
+    def _pause(self, side: Direction, timeout: float | None, across: bool) -> None:
+        self._check(side, across)
         if timeout is not None and timeout <= 0:
             raise wait.late(f"{side.name} of descriptor {self.fd} would block, and timeout={timeout:g}")
-        left = inf if side.deadline is None else side.deadline - monotonic()
+        left = inf if side.deadline is None or across else side.deadline - monotonic()
         sleep(max(0.0, min(0.01, left, inf if timeout is None else timeout)))
 
-    def _wait_thread(self, side: Direction, timeout: float | None, owner: Any) -> None:
+    def _wait_thread(self, side: Direction, timeout: float | None, across: bool, owner: Any) -> None:
         """A plain thread waits by itself, beside a bell with which others can end its wait (owner: see plain.py)."""
         limit = inf if timeout is None else deadline(timeout)
         while True:
-            self.check_deadline(side)
+            self._check(side, across)
             bell = _Bell()
-            ticket: Ticket = [bell, None, side, None]
+            ticket: Ticket = [bell, None, side, None, None] if across else [bell, None, side, None]
             try:
                 side.lock()
                 closed, edge = self.closed, side.edge
@@ -358,7 +371,7 @@ class Descriptor:
                 outer = owner.waits(bell, ticket) if owner is not None else None
                 try:
                     try:
-                        until = min(limit, inf if side.deadline is None else side.deadline)
+                        until = min(limit, inf if side.deadline is None or across else side.deadline)
                         came = bell.wait(self.fd, select.POLLIN if side is self.read else select.POLLOUT, until)
                     finally:
                         if not side.withdraw(ticket):
@@ -397,7 +410,7 @@ class Descriptor:
             side.carrier = None
             side.latch.append(None)
             side.disarm()
-            side.fail(lambda: DescriptorClosed(self.fd))
+            side.fail(lambda: DescriptorClosed(self.fd), True)
 
     def __repr__(self) -> str:
         return f"<Descriptor {self.fd}{' closed' if self.closed else ''}>"
