@@ -25,6 +25,7 @@ import os
 import select
 import threading
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any
 
 from .runtime import overdue as _overdue
@@ -217,8 +218,12 @@ def wait_exit(pid: int, timeout: float | None = None) -> bool:
     except (AttributeError, OSError):  # another system, an old kernel, no descriptor left
         return False
     descriptor = Descriptor(fd)
+    until = None if timeout is None else monotonic() + timeout
     try:
-        descriptor.wait_read(timeout)
+        while True:  # a wait may return for nothing
+            descriptor.wait_read(None if until is None else max(0.0, until - monotonic()))
+            if is_ready(fd, READ):
+                break
     finally:
         descriptor.close()
         os.close(fd)

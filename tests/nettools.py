@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,23 @@ def descriptors() -> dict[str, str]:
         except FileNotFoundError:
             pass  # listdir's own
     return found
+
+
+@contextmanager
+def few_descriptors(free: int = 0) -> Iterator[None]:
+    """The process may open so many descriptors more, and then gets EMFILE."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # One filler for each number in use, so that no number below the limit is free.
+    filler = [os.dup(0) for _ in range(max(int(name) for name in os.listdir("/dev/fd")) + 1)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(filler) + 1, limits[1]))
+        for _ in range(free):
+            os.close(filler.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in filler:
+            os.close(fd)
 
 
 @pytest.fixture

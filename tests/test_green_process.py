@@ -24,6 +24,7 @@ import gort
 from gort import go, run, soon
 from gort.green import os, socket, subprocess
 
+from nettools import few_descriptors
 from settling import settle
 
 pytestmark = [pytest.mark.usefixtures("descriptors"), pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
@@ -312,6 +313,24 @@ def test_the_waits_of_os(how: str):
             os.waitpid(1, 0)  # lives, and is no child of ours
 
     run(main, procs=1)
+
+
+def test_a_wait_for_a_process_with_the_last_descriptor():
+    """It is over before the process is: there is none for the machine's poller, and the thread blocks in the system."""
+
+    def main() -> None:
+        read, write = std.pipe()
+        pid = spawn("read line; exit 7", read)
+        std.close(read)
+        with few_descriptors(1):
+            g = go(os.waitpid, pid, 0)
+            gort.sleep(0.05)  # which does not come back if it blocks
+            std.write(write, b"x\n")
+            assert g.result() == (pid, 7 << 8)
+        std.close(write)
+
+    with gort.Runtime(1) as runtime:  # whose machine has no poller yet
+        runtime.run(main)
 
 
 def test_spawn_system_popen():

@@ -11,7 +11,6 @@ import gc
 import os
 import queue
 import random
-import resource
 import socket as std
 import struct
 import threading
@@ -23,6 +22,7 @@ import pytest
 
 import gort
 from gort import go, run
+from nettools import few_descriptors
 from spreading import go_all
 from gort.green import socket
 
@@ -831,11 +831,7 @@ def test_a_plain_thread_waits_without_a_descriptor_to_be_had():
                 outcomes.put(exc)
 
     with a, b:
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        used = max(int(name) for name in os.listdir("/dev/fd")) + 1
-        filler = [os.dup(0) for _ in range(used)]  # so that no number below the limit is free
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(filler) + 1, limits[1]))
+        with few_descriptors():
             with pytest.raises(OSError):
                 os.dup(0)
             thread = threading.Thread(target=receives)
@@ -844,10 +840,6 @@ def test_a_plain_thread_waits_without_a_descriptor_to_be_had():
             b.send(b"x")
             assert outcomes.get(timeout=20) == b"x"
             thread.join()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-            for fd in filler:
-                os.close(fd)
 
 
 def test_a_busy_receiver_gives_way():

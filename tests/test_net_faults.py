@@ -22,7 +22,7 @@ import gort
 from gort import net
 from gort.net import listener as listener_module
 
-from nettools import HOSTS, left_nothing, unused_port  # noqa: F401
+from nettools import HOSTS, few_descriptors, left_nothing, unused_port  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("left_nothing")
 
@@ -230,6 +230,47 @@ def test_no_descriptor_left_for_accept(procs):
 
     program(main, procs)
     assert looks[0] < 0.2, "it spins"
+
+
+def test_a_plain_thread_waits_when_no_descriptor_is_left():
+    """Its reads, writes and accepts fail (EMFILE), spin, or do not end when their time is over or they are closed."""
+    a, b = socket.socketpair()
+    with net.Conn(a) as conn, net.Conn(b) as peer, net.listen("127.0.0.1:0") as listener:
+        client = net.dial(listener.addr)  # while there is a descriptor for it
+        with client, few_descriptors():
+            with pytest.raises(OSError, match="Too many"):
+                os.dup(0)
+            cpu = time.process_time()
+            with pytest.raises(TimeoutError, match="timed out after 0.2 s"):
+                conn.read(timeout=0.2)
+            assert time.process_time() - cpu < 0.15, "it spins"
+            conn.set_read_deadline(time.monotonic() + 0.05)
+            with pytest.raises(TimeoutError, match="deadline is over"):
+                conn.read()
+            conn.set_read_deadline(None)
+            with pytest.raises(TimeoutError), gort.timeout(0.05):  # whose clock is the background runtime's
+                conn.read()
+            with pytest.raises(TimeoutError, match="no descriptor left"):
+                listener.accept(timeout=0.05)
+            data = os.urandom(3_000_000)  # more than there is room for, so both have to wait
+            writer = threading.Thread(target=conn.write, args=[data])
+            writer.start()
+            assert peer.read_exactly(len(data), timeout=20) == data
+            writer.join()
+            errors = []
+
+            def reads():
+                try:
+                    peer.read()
+                except OSError as exc:
+                    errors.append(exc)
+
+            reader = threading.Thread(target=reads)
+            reader.start()
+            peer.close()
+            reader.join(20)
+            assert [type(exc) for exc in errors] == [net.ConnClosed]
+        listener.accept(5).close()  # it was not lost
 
 
 class Scripted(socket.socket):

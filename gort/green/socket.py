@@ -44,13 +44,11 @@ from weakref import ref as _ref
 
 from .. import borrow as _borrow
 from .. import buffered as _buffered
-from ..descriptors import LOOK as _LOOK
 from ..descriptors import finalizers as _finalizers
 from ..descriptors import give_way_outside as _give_way
 from ..descriptors import wait_own as _wait_own
 from ..runtime import overdue as _overdue
 from ..runtime.blocking import inquire as _inquire
-from ..runtime.netpoll import NONE_LEFT as _NONE_LEFT
 from ..runtime.netpoll import Descriptor as _Descriptor
 from ..runtime.sleep import sleep as _sleep
 from ..runtime.wait import is_late as _is_late
@@ -197,11 +195,6 @@ class socket(_std.socket):
             if not _is_late(exc):
                 raise
             raise self._over() from None
-        except OSError as exc:
-            if exc.errno not in _NONE_LEFT:
-                raise
-            # A plain thread for whose wait there is no descriptor left: it looks again in a moment.
-            _sleep(_LOOK if left is None else min(_LOOK, left))
 
     def _again(self, write: bool, call: _Callable[..., Any], *args: Any) -> Any:
         """The call, which would have blocked just now, as soon as it does not."""

@@ -285,11 +285,11 @@ class Descriptor:
         if write:
             self.write.set_deadline(when)
 
-    def check_deadline(self, side: Direction) -> None:
-        """Raise TimeoutError if the deadline of `read` or `write` is over, DescriptorClosed if it is closed."""
-        self._check(side, False)
+    def check_deadline(self, side: Direction, across: bool = False) -> None:
+        """Raise TimeoutError if the deadline of `read` or `write` is over, DescriptorClosed if it is closed.
 
-    def _check(self, side: Direction, across: bool) -> None:
+        across: as in `wait_across`, the deadline does not matter.
+        """
         if self.closed:
             raise DescriptorClosed(self.fd)
         if side.deadline is not None and not across and monotonic() >= side.deadline:
@@ -318,7 +318,7 @@ class Descriptor:
                 raise DescriptorClosed(self.fd)
             poller.add(self)
         if side.deadline is not None or self.closed:
-            self._check(side, across)
+            self.check_deadline(side, across)
         elif side.carrier is not w and hasattr(w, "carries"):
             side.lock()
             if not self.closed and side.deadline is None:
@@ -344,7 +344,7 @@ class Descriptor:
             raise take_error(ticket)
 
     def _pause(self, side: Direction, timeout: float | None, across: bool) -> None:
-        self._check(side, across)
+        self.check_deadline(side, across)
         if timeout is not None and timeout <= 0:
             raise wait.late(f"{side.name} of descriptor {self.fd} would block, and timeout={timeout:g}")
         left = inf if side.deadline is None or across else side.deadline - monotonic()
@@ -354,8 +354,16 @@ class Descriptor:
         """A plain thread waits by itself, beside a bell with which others can end its wait (owner: see plain.py)."""
         limit = inf if timeout is None else deadline(timeout)
         while True:
-            self._check(side, across)
-            bell = _Bell()
+            self.check_deadline(side, across)
+            try:
+                bell = _Bell()
+            except OSError as exc:
+                if exc.errno not in NONE_LEFT:
+                    raise
+                bell = None
+            if bell is None:  # no descriptor left for that: as a goroutine does
+                self._pause(side, timeout, across)
+                return
             ticket: Ticket = [bell, None, side, None, None] if across else [bell, None, side, None]
             try:
                 side.lock()
