@@ -273,6 +273,22 @@ def test_a_plain_thread_waits_when_no_descriptor_is_left():
         listener.accept(5).close()  # it was not lost
 
 
+def test_sendfile_when_no_descriptor_is_left(tmp_path, procs):
+    """It fails (EMFILE), though no descriptor is needed to send a file."""
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(1_000_000))
+
+    def main():
+        a, b = socket.socketpair()
+        with net.Conn(a) as conn, net.Conn(b) as peer, path.open("rb") as file:
+            reader = gort.go(peer.read_exactly, 900_000, timeout=20)
+            with few_descriptors():
+                assert conn.sendfile(file, 50_000, 900_000) == 900_000
+            assert reader.result(20) == path.read_bytes()[50_000:950_000]
+
+    program(main, procs)
+
+
 class Scripted(socket.socket):
     """A listening socket that fails first as the script says."""
 

@@ -39,7 +39,7 @@ from greenlet import getcurrent
 from ..runtime import overdue as _overdue
 from ..runtime.blocking import blocking
 from ..runtime.latch import contend
-from ..runtime.netpoll import Descriptor, Direction, take_error
+from ..runtime.netpoll import NONE_LEFT, Descriptor, Direction, take_error
 from ..runtime.wait import give_way, is_late, late
 from .ahead import CHUNK, LIMIT, MOST, ReadAhead
 from .errors import ConnClosed
@@ -300,33 +300,43 @@ class Conn(ReadAhead, WriteTurns):
         until = self._until(timeout)
         sent = 0
         with self._turn_taken(timeout):
+            own = self._duplicate()
+            if own < 0:
+                return self._copy_pieces(fd, offset, count, until, timeout)
             try:
-                self._d.check_deadline(self._d.write)
-                # A descriptor of its own: the call is made on another thread, and ours might be closed, and its number
-                # given out again, before it has begun.
-                own = os.dup(self._sock.fileno())
-                try:
-                    while count is None or sent < count:
-                        self._d.check_deadline(self._d.write)
-                        left = LIMIT if count is None else min(count - sent, LIMIT)
-                        try:
-                            n = self._send_part(own, fd, offset + sent, left)
-                        except BlockingIOError:
-                            n = -1
-                        if n == 0:
-                            break
-                        if n < 0:
-                            self._wait(self._d.write, until, timeout)
-                        else:
-                            sent += n
-                finally:
-                    os.close(own)
+                while count is None or sent < count:
+                    self._d.check_deadline(self._d.write)
+                    left = LIMIT if count is None else min(count - sent, LIMIT)
+                    try:
+                        n = self._send_part(own, fd, offset + sent, left)
+                    except BlockingIOError:
+                        n = -1
+                    if n == 0:
+                        break
+                    if n < 0:
+                        self._wait(self._d.write, until, timeout)
+                    else:
+                        sent += n
             except OSError as exc:
                 self._fail(exc, written=sent)
             except BaseException as exc:
                 exc.written = sent  # type: ignore[attr-defined]
                 raise
+            finally:
+                os.close(own)
         return sent
+
+    def _duplicate(self) -> int:
+        """A descriptor of its own for `sendfile`, whose call is made on another thread: ours might be closed, and its
+        number given out again, before it has begun.  -1: there is none left.
+        """
+        try:
+            self._d.check_deadline(self._d.write)
+            return os.dup(self._sock.fileno())
+        except OSError as exc:
+            if exc.errno in NONE_LEFT:
+                return -1
+            self._fail(exc, written=0)
 
     def _send_part(self, own: int, fd: int, offset: int, count: int) -> int:
         # On a spare thread, for the file may have to come from a disk.
@@ -336,18 +346,21 @@ class Conn(ReadAhead, WriteTurns):
         """`sendfile` where the system cannot: read a piece (on a spare thread), write it.  One turn for all of them."""
         fd = file if isinstance(file, int) else file.fileno()
         until = self._until(timeout)
-        sent = 0
         with self._turn_taken(timeout):
-            while count is None or sent < count:
-                try:
-                    piece = blocking(os.pread, fd, CHUNK if count is None else min(count - sent, CHUNK), offset + sent)
-                except BaseException as exc:
-                    exc.written = sent  # type: ignore[attr-defined]
-                    raise
-                if not piece:
-                    break
-                self._write_rest([memoryview(piece)], sent, until, timeout)
-                sent += len(piece)
+            return self._copy_pieces(fd, offset, count, until, timeout)
+
+    def _copy_pieces(self, fd: int, offset: int, count: int | None, until: float | None, timeout: float | None) -> int:
+        sent = 0
+        while count is None or sent < count:
+            try:
+                piece = blocking(os.pread, fd, CHUNK if count is None else min(count - sent, CHUNK), offset + sent)
+            except BaseException as exc:
+                exc.written = sent  # type: ignore[attr-defined]
+                raise
+            if not piece:
+                break
+            self._write_rest([memoryview(piece)], sent, until, timeout)
+            sent += len(piece)
         return sent
 
     def _write_slowly(self, buffers: list[Data], timeout: float | None) -> None:
