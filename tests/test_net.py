@@ -749,6 +749,7 @@ def test_listen_errors(tmp_path):
         (80, TypeError, "address must be"),
         (None, TypeError, "address must be"),
         ("unix:", ValueError, "names no path"),
+        (("::1", 80, 2**20, 0), ValueError, "flow label .* between 0 and 1048575"),
     ],
 )
 def test_bad_addresses(bad, error, text):
@@ -760,13 +761,43 @@ def test_bad_addresses(bad, error, text):
 
 def test_addresses():
     """An address is understood as another."""
-    assert address.parse("a:1") == ("a", 1)
-    assert address.parse("[::1]:http") == ("::1", "http")
-    assert address.parse(("::1", 5, 0, 0)) == ("::1", 5)
+    assert address.parse("a:1") == ("a", 1, 0)
+    assert address.parse("[::1]:http") == ("::1", "http", 0)
+    assert address.parse(("::1", 5, 0, 0)) == ("::1", 5, 0)
+    assert address.parse(("::1", 5, 7, 0)) == ("::1", 5, 7)
     assert address.parse(("fe80::1", 5, 0, 2)) == address.parse("[fe80::1%2]:5") == address.parse(("fe80::1%2", 5, 0, 2))
     assert address.parse("unix:/x y") == ("/x y",)
     assert str(address.parse("unix:@x")) == "unix:@x"
     assert str(address.parse(("::1", 5))) == "[::1]:5"
+
+
+LABELS = """
+import sys
+from gort import net
+
+def hook(event, args):
+    if event in ("socket.bind", "socket.connect"):
+        print(event, args[1][2])
+
+with net.listen("[::1]:0") as listener:
+    sys.addaudithook(hook)
+    host, port, _, scope = listener.addr
+    net.dial((host, port, 0x12345, scope)).close()
+    net.dial((host, port, 0, scope)).close()
+    net.listen((host, 0, 0x54321, scope)).close()
+"""
+
+
+@pytest.mark.skipif("::1" not in HOSTS, reason="there is no IPv6")
+def test_a_flow_label_reaches_the_system():
+    """That of an address of four parts is dropped on the way."""
+    done = subprocess.run([sys.executable, "-c", LABELS], capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout.split() == ["socket.connect", str(0x12345), "socket.connect", "0", "socket.bind", str(0x54321)]
+    with socket.socket(socket.AF_INET6) as s:
+        s.bind(("::1", 0))
+        port = s.getsockname()[1]
+    with pytest.raises(ConnectionRefusedError):  # it makes no other place of one's own
+        net.dial(("::1", port, 0x12345, 0), local=("::1", port))
 
 
 @pytest.mark.skipif(not link_local(), reason="no interface has a link-local address")

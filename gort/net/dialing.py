@@ -27,7 +27,7 @@ from ..runtime.wait import is_late, late, on_goroutine
 from .address import Inet, Unix, parse
 from .alive import keep_asking
 from .conn import Conn
-from .resolve import Info, lookup
+from .resolve import Info, labelled, lookup
 from .tls import TLSConn, client_context
 
 HEAD_START = 0.25  # seconds that an attempt has before the next one begins beside it
@@ -56,7 +56,7 @@ def dial(
         if isinstance(place, Unix):
             sock = _connect(socket.AF_UNIX, place.path, str(place), None, until)
         else:
-            infos = lookup(place.host or "localhost", place.port, _left(until))
+            infos = labelled(lookup(place.host or "localhost", place.port, _left(until)), place.flow)
             sock = _first(by_turns(infos), place, local, until)
     except TimeoutError as exc:
         if until is None or not is_late(exc):
@@ -200,7 +200,7 @@ def _connect(family: int, address: Any, name: str, local: Any, until: float | No
                 error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if error or _connected(sock):
                     break
-        if not error and family != socket.AF_UNIX and sock.getsockname() == address:
+        if not error and family != socket.AF_UNIX and _is_same(sock.getsockname(), address):
             # The system gave it the very port that it looked for: it is connected to itself, and nobody is there.
             error = errno.ECONNREFUSED
         if error:
@@ -214,6 +214,11 @@ def _connect(family: int, address: Any, name: str, local: Any, until: float | No
             descriptor.close()
         sock.close()
         raise
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Are these the same place?  A flow label (the third part of four) is none of it."""
+    return one[:2] == other[:2] and one[3:] == other[3:]
 
 
 def _connected(sock: socket.socket) -> bool:

@@ -26,7 +26,7 @@ from .address import Inet, Unix, parse
 from .alive import keep_asking
 from .conn import Conn
 from .errors import ConnClosed
-from .resolve import lookup
+from .resolve import labelled, lookup
 from .tls import TLSConn, server_context
 
 overdue = False
@@ -221,7 +221,7 @@ def _named(exc: OSError, place: Any) -> OSError:
 
 
 def _bound(place: Inet, reuse_port: bool) -> socket.socket:
-    infos = lookup(place.host, place.port)
+    infos = labelled(lookup(place.host, place.port), place.flow)
     if not place.host and socket.has_dualstack_ipv6():
         infos = [info for info in infos if info[0] == socket.AF_INET6] or infos
     else:  # of a name's addresses the IPv4 one, as in Go

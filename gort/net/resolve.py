@@ -57,6 +57,11 @@ def lookup(host: str, port: int | str = 0, timeout: float | None = None, family:
     return found
 
 
+def labelled(infos: list[Info], flow: int) -> list[Info]:
+    """What `lookup` has found, with the address's flow label, of which the system's resolver knows nothing."""
+    return [(*rest, (*at[:2], flow, *at[3:]) if len(at) == 4 else at) for *rest, at in infos] if flow else infos
+
+
 def _resolve(host: str, args: Any, flags: int) -> tuple[list[Info], OSError | None]:
     """The look-up's goroutine: an error is returned, for it is no failure of a goroutine's if nobody waits any more."""
     try:
