@@ -1481,6 +1481,26 @@ def test_tls_verifies_by_default(certificate):
     run(main)
 
 
+def test_all_are_told_why_a_tls_handshake_has_failed(certificate, procs):
+    """Only who shakes hands is told; another goroutine, or the next operation, hears of an EOF, or goes on all the same."""
+
+    def main():
+        with Server(echo, tls=certificate.server()) as addr:
+            sock = socket.create_connection(addr)
+            with net.TLSConn(sock, ssl.create_default_context(), server_hostname="gort.test") as conn:
+                write = lambda: conn.write(b"x")  # noqa: E731
+                gs = [gort.go(fn) for fn in (conn.read, write, conn.handshake, conn.read)]
+                for fn in (*[g.result for g in gs], conn.read, write, conn.handshake, conn.close_write):
+                    with pytest.raises(ssl.SSLCertVerificationError, match="self.signed certificate") as info:
+                        fn()
+                    assert info.value.verify_code == 18 and info.value.conn is conn
+                    assert not fn is write or info.value.written == 0
+            with pytest.raises(net.ConnClosed):
+                conn.read()
+
+    run(main, procs)
+
+
 def test_a_tls_client_that_is_slow_holds_up_nobody(certificate):
     """A client that does not shake hands stops the server, or a dial to a silent server never ends."""
 

@@ -16,6 +16,7 @@ of `dial`; on a server it is part of the first operation, or of `handshake`, so 
 Whose time is over.  An operation may have to wait for the other direction: the handshake reads and writes, whoever does
 it.  It is ended by its own timeout and its own direction's deadline, never by the other direction's, which is another
 goroutine's business.  What OpenSSL had done by then stays: whoever comes next goes on with the handshake from there.
+But one that has failed is over for all who come later, who get the same error: OpenSSL itself would tell them of an EOF.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -69,7 +71,7 @@ def server_context(tls: Any) -> ssl.SSLContext:
 class TLSConn(Conn):
     """A connection over TLS: a Conn whose data are encrypted.  Go: tls.Conn."""
 
-    __slots__ = ("_across", "_done", "_drained", "_limit", "_owed", "_ssl", "_ssl_lock")
+    __slots__ = ("_across", "_done", "_drained", "_failed", "_limit", "_owed", "_ssl", "_ssl_lock")
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext, server_side: bool = False, server_hostname: str | None = None
@@ -81,6 +83,7 @@ class TLSConn(Conn):
         self._ssl: ssl.SSLSocket = wrapped
         self._ssl_lock = Mutex()
         self._done = False
+        self._failed: ssl.SSLError | None = None  # what the handshake ended with
         self._drained = bytearray()  # read when writing was closed, for those who read later
         self._limit: tuple[float | None, float | None] = (None, None)
         self._across: set[Scope] = set()  # one for each operation that waits for the other direction than its own
@@ -103,22 +106,30 @@ class TLSConn(Conn):
 
     def _shake_hands(self, until: float | None, timeout: float | None, of: Direction | None) -> None:
         """`handshake`, as part of an operation of that direction (None: for its own sake)."""
-        turn = None
-        while turn is None:
-            turn = self._wait_across(self._turn_until, of, until, timeout)
-        with turn:
+        try:
+            turn = None
+            while turn is None:
+                turn = self._wait_across(self._turn_until, of, until, timeout)
+            with turn:
+                if self._failed is not None:
+                    raise copy(self._failed)  # one for each, for it will have a traceback of its own
+                self._go_on(of, until, timeout)
+        except (OSError, AttributeError) as exc:  # the latter is what an SSLSocket says that has been closed
+            self._fail(exc)
+
+    def _go_on(self, of: Direction | None, until: float | None, timeout: float | None) -> None:
+        while True:
             try:
-                while True:
-                    try:
-                        with self._ssl_lock:
-                            self._ssl.do_handshake()
-                            self._done = True
-                        return
-                    except _WANTS as exc:
-                        side = self._wanted(exc)
-                    self._wait_side(side, of, until, timeout)
-            except (OSError, AttributeError) as exc:  # the latter is what an SSLSocket says that has been closed
-                self._fail(exc)
+                with self._ssl_lock:
+                    self._ssl.do_handshake()
+                    self._done = True
+                return
+            except _WANTS as exc:
+                side = self._wanted(exc)
+            except ssl.SSLError as exc:
+                self._failed = copy(exc)
+                raise
+            self._wait_side(side, of, until, timeout)
 
     def _turn_until(self, until: float | None) -> Any:
         return self._turn_taken(_left(until))
