@@ -18,7 +18,7 @@ library, 448 bytes from Python's own allocator, which saves 0.25 us of 8.  So `r
 many come, at once for the rest (`_guess`: the next read will ask for all at once, until reads are small again).
 
 Writing.  `write` has written everything when it returns.  Writers take turns (turns.py).  An error after some bytes
-says in `written` how many.  Reading ahead is in ahead.py.
+says in `written` how many.  Reading ahead is in ahead.py, files are sent in sending.py.
 
 Speed.  `read` and `write` are a server's hot path and written out: the wait of Descriptor._wait, the turn, and one
 flag each (`_plain_read`, `_plain_write`) that says that there is no deadline, no buffer and no TLS to think of.  That
@@ -28,7 +28,6 @@ saves 1.1 us of 10 for a request and its answer.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Iterable
 from time import monotonic
@@ -37,13 +36,12 @@ from typing import Any, TypeAlias
 from greenlet import getcurrent
 
 from ..runtime import overdue as _overdue
-from ..runtime.blocking import blocking
 from ..runtime.latch import contend
-from ..runtime.netpoll import NONE_LEFT, Descriptor, Direction, take_error
+from ..runtime.netpoll import Descriptor, Direction, take_error
 from ..runtime.wait import give_way, is_late, late
-from .ahead import CHUNK, LIMIT, MOST, ReadAhead
+from .ahead import CHUNK, MOST, ReadAhead
 from .errors import ConnClosed
-from .turns import WriteTurns
+from .sending import SendFile
 
 overdue = False
 _overdue.register(globals())
@@ -55,7 +53,7 @@ _IOV_MAX = 1024
 _TCP = (socket.AF_INET, socket.AF_INET6)
 
 
-class Conn(ReadAhead, WriteTurns):
+class Conn(ReadAhead, SendFile):
     """A connection: what `dial` and `Listener.accept` return.  Go: net.Conn.
 
     sock is a connected stream socket, which the Conn takes over.  A context manager: leaving it closes the connection.
@@ -283,85 +281,6 @@ class Conn(ReadAhead, WriteTurns):
         timeout is in seconds, None: for ever.  Raises as `write`.  Go: net.Buffers.WriteTo.
         """
         self._write_slowly(list(buffers), timeout)
-
-    def sendfile(self, file: Any, offset: int = 0, count: int | None = None, timeout: float | None = None) -> int:
-        """Write a regular file's content, without a copy where the system can; return how many bytes that were.
-
-        file is open in binary mode, or a descriptor's number; its position is neither used nor moved.  offset is where
-        to begin, count how many bytes at most (None: up to the file's end).  timeout is in seconds, None: for ever.
-        Raises as `write`.  Go: TCPConn.ReadFrom.
-        """
-        self._check_size(offset, "offset")
-        if count is not None:
-            self._check_size(count, "count")
-        if not hasattr(os, "sendfile"):
-            return self._copy_file(file, offset, count, timeout)
-        fd = file if isinstance(file, int) else file.fileno()
-        until = self._until(timeout)
-        sent = 0
-        with self._turn_taken(timeout):
-            own = self._duplicate()
-            if own < 0:
-                return self._copy_pieces(fd, offset, count, until, timeout)
-            try:
-                while count is None or sent < count:
-                    self._d.check_deadline(self._d.write)
-                    left = LIMIT if count is None else min(count - sent, LIMIT)
-                    try:
-                        n = self._send_part(own, fd, offset + sent, left)
-                    except BlockingIOError:
-                        n = -1
-                    if n == 0:
-                        break
-                    if n < 0:
-                        self._wait(self._d.write, until, timeout)
-                    else:
-                        sent += n
-            except OSError as exc:
-                self._fail(exc, written=sent)
-            except BaseException as exc:
-                exc.written = sent  # type: ignore[attr-defined]
-                raise
-            finally:
-                os.close(own)
-        return sent
-
-    def _duplicate(self) -> int:
-        """A descriptor of its own for `sendfile`, whose call is made on another thread: ours might be closed, and its
-        number given out again, before it has begun.  -1: there is none left.
-        """
-        try:
-            self._d.check_deadline(self._d.write)
-            return os.dup(self._sock.fileno())
-        except OSError as exc:
-            if exc.errno in NONE_LEFT:
-                return -1
-            self._fail(exc, written=0)
-
-    def _send_part(self, own: int, fd: int, offset: int, count: int) -> int:
-        # On a spare thread, for the file may have to come from a disk.
-        return blocking(os.sendfile, own, fd, offset, count)
-
-    def _copy_file(self, file: Any, offset: int, count: int | None, timeout: float | None) -> int:
-        """`sendfile` where the system cannot: read a piece (on a spare thread), write it.  One turn for all of them."""
-        fd = file if isinstance(file, int) else file.fileno()
-        until = self._until(timeout)
-        with self._turn_taken(timeout):
-            return self._copy_pieces(fd, offset, count, until, timeout)
-
-    def _copy_pieces(self, fd: int, offset: int, count: int | None, until: float | None, timeout: float | None) -> int:
-        sent = 0
-        while count is None or sent < count:
-            try:
-                piece = blocking(os.pread, fd, CHUNK if count is None else min(count - sent, CHUNK), offset + sent)
-            except BaseException as exc:
-                exc.written = sent  # type: ignore[attr-defined]
-                raise
-            if not piece:
-                break
-            self._write_rest([memoryview(piece)], sent, until, timeout)
-            sent += len(piece)
-        return sent
 
     def _write_slowly(self, buffers: list[Data], timeout: float | None) -> None:
         """`write` with a time-out or deadline, of several buffers, behind others, or over TLS."""
