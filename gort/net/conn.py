@@ -17,8 +17,7 @@ Asking for little.  The object that `recv` fills is made before it is known how 
 library, 448 bytes from Python's own allocator, which saves 0.25 us of 8.  So `read` asks for 448 bytes first, and if so
 many come, at once for the rest (`_guess`: the next read will ask for all at once, until reads are small again).
 
-Writing.  `write` has written everything when it returns.  Writers take turns (turns.py).  An error after some bytes
-says in `written` how many.  Reading ahead is in ahead.py, files are sent in sending.py.
+The rest of writing is in writing.py (and turns.py), reading ahead in ahead.py, files are sent in sending.py.
 
 Speed.  `read` and `write` are a server's hot path and written out: the wait of Descriptor._wait, the turn, and one
 flag each (`_plain_read`, `_plain_write`) that says that there is no deadline, no buffer and no TLS to think of.  That
@@ -29,9 +28,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any
 
 from greenlet import getcurrent
 
@@ -42,14 +40,12 @@ from ..runtime.wait import give_way, is_late, late
 from .ahead import CHUNK, MOST, ReadAhead
 from .errors import ConnClosed
 from .sending import SendFile
+from .writing import Data
 
 overdue = False
 _overdue.register(globals())
 
-Data: TypeAlias = "bytes | bytearray | memoryview"
-
 SMALL = 448  # bytes: the largest that come from Python's own allocator
-_IOV_MAX = 1024
 _TCP = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -272,57 +268,6 @@ class Conn(ReadAhead, SendFile):
             if until is not None and monotonic() >= until:
                 raise late(f"{side.name} of {self!r} timed out after {timeout:g} s") from None
             raise late(f"{side.name} of {self!r}: its deadline is over") from None
-
-    # -- writing ------------------------------------------------------------------------------------------------
-
-    def writev(self, buffers: Iterable[Data], timeout: float | None = None) -> None:
-        """Write all of several buffers, one after the other, with as few system calls as can be.
-
-        timeout is in seconds, None: for ever.  Raises as `write`.  Go: net.Buffers.WriteTo.
-        """
-        self._write_slowly(list(buffers), timeout)
-
-    def _write_slowly(self, buffers: list[Data], timeout: float | None) -> None:
-        """`write` with a time-out or deadline, of several buffers, behind others, or over TLS."""
-        try:
-            views = [view for view in (memoryview(data).cast("B") for data in buffers) if view.nbytes]
-        except TypeError:
-            raise TypeError("data must be bytes, a bytearray or a contiguous memoryview: encode a str first") from None
-        until = self._until(timeout)
-        with self._turn_taken(timeout):
-            self._write_rest(views, 0, until, timeout)
-
-    def _write_rest(self, views: list[memoryview], written: int, until: float | None, timeout: float | None = None) -> None:
-        """Write what is left; it is the caller's turn."""
-        side = self._d.write
-        try:
-            while True:
-                self._d.check_deadline(side)
-                if not views:
-                    return
-                try:
-                    sent = self._try_write(views)
-                except BlockingIOError:
-                    sent = -1
-                if sent < 0:
-                    self._wait(side, until, timeout)
-                    continue
-                written += sent
-                while views and sent >= views[0].nbytes:
-                    sent -= views.pop(0).nbytes
-                if not views:
-                    return
-                views[0] = views[0][sent:]
-        except OSError as exc:
-            self._fail(exc, written=written)
-        except BaseException as exc:  # a cancellation: whoever is interested can ask it how far the write came
-            exc.written = written  # type: ignore[attr-defined]
-            raise
-
-    def _try_write(self, views: list[memoryview]) -> int:
-        if len(views) == 1:
-            return self._send(views[0])
-        return self._sock.sendmsg(views[:_IOV_MAX])
 
     # -- time ---------------------------------------------------------------------------------------------------
 

@@ -17,30 +17,22 @@ Refused: to move the file's position.  Several goroutines may send one open file
 from __future__ import annotations
 
 import os
-import socket
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.blocking import blocking
-from ..runtime.netpoll import NONE_LEFT, Descriptor, Direction
+from ..runtime.netpoll import NONE_LEFT
 from .ahead import CHUNK, LIMIT
-from .turns import WriteTurns
+from .writing import Writing
 
 
-class SendFile(WriteTurns):
+class SendFile(Writing):
     """What Conn does with files."""
 
     __slots__ = ()
 
-    _d: Descriptor
-    _sock: socket.socket
-
-    if TYPE_CHECKING:  # these are Conn's
+    if TYPE_CHECKING:  # this is Conn's
 
         def _check_size(self, n: Any, name: str = "n") -> None: ...
-        def _until(self, timeout: float | None) -> float | None: ...
-        def _wait(self, side: Direction, until: float | None, timeout: float | None) -> None: ...
-        def _write_rest(self, views: list[memoryview], written: int, until: Any, timeout: Any = None) -> None: ...
-        def _fail(self, exc: Any, written: int | None = None) -> Any: ...
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None, timeout: float | None = None) -> int:
         """Write a regular file's content, without a copy where the system can; return how many bytes that were.

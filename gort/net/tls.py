@@ -36,8 +36,9 @@ from ..runtime.scope import Scope
 from ..runtime.wait import is_late, late
 from ..sync import Mutex
 from .ahead import CHUNK, MOST
-from .conn import Conn, Data
+from .conn import Conn
 from .errors import ConnClosed
+from .writing import Data
 
 _default: ssl.SSLContext | None = None
 MOST_DRAINED = 2**24  # bytes
