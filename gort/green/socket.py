@@ -12,8 +12,7 @@ Invariants.
 - Cancelled in a wait, a receive has taken nothing, and a send has sent nothing more than what it already had
   (`sendall`, as with a time-out of the standard socket, may have sent a part).
 
-Names.  ``connect(("example.org", 80))`` looks the name up first, which takes the C library seconds.  So the address is
-made numeric before, on a spare thread; see `_numeric`.
+Names are looked up on spare threads: gort/hosts.py.
 
 `detach` gives the number back in the mode that the user had set.  A green socket's number that is used while it is
 attached (``os.read(sock.fileno(), n)``, a child process that inherits it) is non-blocking: use gort.green.os, or
@@ -47,13 +46,17 @@ from .. import buffered as _buffered
 from ..descriptors import finalizers as _finalizers
 from ..descriptors import give_way_outside as _give_way
 from ..descriptors import wait_own as _wait_own
+from ..hosts import getaddrinfo as getaddrinfo
+from ..hosts import gethostbyaddr as gethostbyaddr
+from ..hosts import gethostbyname as gethostbyname
+from ..hosts import gethostbyname_ex as gethostbyname_ex
+from ..hosts import getnameinfo as getnameinfo
+from ..hosts import numeric as _numeric
 from ..runtime import overdue as _overdue
-from ..runtime.blocking import inquire as _inquire
 from ..runtime.netpoll import Descriptor as _Descriptor
 from ..runtime.sleep import sleep as _sleep
 from ..runtime.wait import is_late as _is_late
 from ..runtime.wait import late as _late
-from ..runtime.wait import on_goroutine as _on_goroutine
 from ..soon import green as _green
 from ..soon import green_socket as _green_socket
 
@@ -83,35 +86,6 @@ def _check_timeout(value: Any) -> float | None:
     if value > _LONGEST:
         raise OverflowError("timestamp too large to convert to C PyTime_t")
     return float(value)
-
-
-def _is_numeric(host: Any) -> bool:
-    for family in (_std.AF_INET, _std.AF_INET6):
-        try:
-            _std.inet_pton(family, host)
-            return True
-        except (OSError, ValueError):
-            pass
-    return False
-
-
-def _numeric(sock: _std.socket, address: Any) -> Any:
-    """The address with a host's name replaced by its number, as the standard socket itself would look it up."""
-    family = sock.family
-    if family not in (_std.AF_INET, _std.AF_INET6) or not isinstance(address, tuple) or not _on_goroutine():
-        return address
-    host = address[0] if address else None
-    if isinstance(host, str):
-        try:
-            host = host.encode("ascii")
-        except UnicodeEncodeError:
-            host = host.encode("idna")
-    if not isinstance(host, (bytes, bytearray)) or host in (b"", b"<broadcast>") or b"\0" in host:
-        return address  # or something bad, of which the system will say what is wrong with it
-    if _is_numeric(host.decode("latin-1")):
-        return address
-    found = _inquire(_std.getaddrinfo, bytes(host), None, family, _std.SOCK_DGRAM)
-    return (found[0][4][0], *address[1:])
 
 
 class socket(_std.socket):
@@ -506,36 +480,6 @@ class socket(_std.socket):
             ),
         },
     )
-
-
-# -- names ------------------------------------------------------------------------------------------------------------
-
-
-def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> list[Any]:
-    """As `socket.getaddrinfo`, on a spare thread unless nothing is to be looked up."""
-    if (host is None or (isinstance(host, str) and _is_numeric(host))) and (port is None or isinstance(port, int)):
-        return _std.getaddrinfo(host, port, family, type, proto, flags)
-    return _inquire(_std.getaddrinfo, host, port, family, type, proto, flags)
-
-
-def gethostbyname(hostname: Any, /) -> str:
-    """As `socket.gethostbyname`, on a spare thread."""
-    return _inquire(_std.gethostbyname, hostname)
-
-
-def gethostbyname_ex(hostname: Any, /) -> tuple[str, list[str], list[str]]:
-    """As `socket.gethostbyname_ex`, on a spare thread."""
-    return _inquire(_std.gethostbyname_ex, hostname)
-
-
-def gethostbyaddr(ip_address: Any, /) -> tuple[str, list[str], list[str]]:
-    """As `socket.gethostbyaddr`, on a spare thread."""
-    return _inquire(_std.gethostbyaddr, ip_address)
-
-
-def getnameinfo(sockaddr: Any, flags: int, /) -> tuple[str, str]:
-    """As `socket.getnameinfo`, on a spare thread."""
-    return _inquire(_std.getnameinfo, sockaddr, flags)
 
 
 # -- making sockets ---------------------------------------------------------------------------------------------------
