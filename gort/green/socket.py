@@ -1,14 +1,11 @@
 """socket, cooperatively.
 
-The idea.  A green socket *is* a standard socket (a subclass), so whatever takes one takes the other.  Underneath, the
-system's socket is always non-blocking.  What the user has set (blocking, a time-out, non-blocking) is kept here, and
-`settimeout`, `gettimeout`, `setblocking` and `getblocking` speak of that.  An operation tries; if it would block, it
-waits for the descriptor in the machine's poller, for as long as the user's time-out allows, and tries again.
+The idea.  A green socket *is* a standard socket (a subclass), so whatever takes one takes the other.  An operation
+tries; if it would block, it waits for as long as the user's time-out allows, and tries again: gort/patience.py.
 
 Invariants.
 - A `Descriptor` exists for each green socket as long as its number is open, and is closed before the number is: those
   who wait get OSError (EBADF), and an event for a new socket of that number never reaches an old waiter.
-- Nobody waits without having tried first since the last event, so edge-triggered polling loses nothing.
 - Cancelled in a wait, a receive has taken nothing, and a send has sent nothing more than what it already had
   (`sendall`, as with a time-out of the standard socket, may have sent a part).
 
@@ -27,182 +24,44 @@ from __future__ import annotations
 
 import errno as _errno
 import io as _io
-import operator as _operator
 import os as _os
 import socket as _std
-import struct as _struct
 import sys as _sys
 from _socket import socket as _base
-from collections.abc import Callable as _Callable
 from contextvars import ContextVar as _ContextVar
 from time import monotonic as _monotonic
 from types import SimpleNamespace as _SimpleNamespace
 from typing import Any
 from weakref import WeakSet as _WeakSet
-from weakref import ref as _ref
 
 from .. import borrow as _borrow
 from .. import buffered as _buffered
-from ..descriptors import finalizers as _finalizers
 from ..descriptors import give_way_outside as _give_way
-from ..descriptors import wait_own as _wait_own
 from ..hosts import getaddrinfo as getaddrinfo
 from ..hosts import gethostbyaddr as gethostbyaddr
 from ..hosts import gethostbyname as gethostbyname
 from ..hosts import gethostbyname_ex as gethostbyname_ex
 from ..hosts import getnameinfo as getnameinfo
 from ..hosts import numeric as _numeric
+from ..patience import Patient as _Patient
 from ..runtime import overdue as _overdue
-from ..runtime.netpoll import Descriptor as _Descriptor
 from ..runtime.sleep import sleep as _sleep
 from ..runtime.wait import is_late as _is_late
-from ..runtime.wait import late as _late
-from ..soon import green as _green
 from ..soon import green_socket as _green_socket
 
 overdue = False
 _overdue.register(globals())
 
-_DONTWAIT = getattr(_std, "MSG_DONTWAIT", 0) | getattr(_std, "MSG_ERRQUEUE", 0)
 _WAITALL = getattr(_std, "MSG_WAITALL", 0)
 _PEEK = getattr(_std, "MSG_PEEK", 0)
-_LIMITS = (getattr(_std, "SO_RCVTIMEO", None), getattr(_std, "SO_SNDTIMEO", None))
-_TIMEVAL = "@ll" if _sys.platform == "linux" else "@li"
 _UNDER_WAY = (_errno.EINPROGRESS, _errno.EALREADY, _errno.EINTR)
-_LONGEST = 9223372036.0  # seconds that the standard socket's time-out can hold
 _accept, _recv, _send, _close = _base._accept, _base.recv, _base.send, _base.close
 
 
-def _check_timeout(value: Any) -> float | None:
-    """As the standard settimeout judges it."""
-    if value is None:
-        return None
-    if not isinstance(value, float):
-        value = _operator.index(value)
-    if value != value:
-        raise ValueError("Invalid value NaN (not a number)")
-    if value < 0:
-        raise ValueError("Timeout value out of range")
-    if value > _LONGEST:
-        raise OverflowError("timestamp too large to convert to C PyTime_t")
-    return float(value)
-
-
-class socket(_std.socket):
+class socket(_Patient):
     """As `socket.socket`."""
 
-    __slots__ = ("_descriptor", "_limits", "_timeout", "_twins")
-
-    def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
-        super().__init__(family, type, proto, fileno)
-        self._timeout: float | None = super().gettimeout()  # the default one, or 0 for SOCK_NONBLOCK
-        self._limits: list[float | None] | None = None  # SO_RCVTIMEO and SO_SNDTIMEO, if they have been set
-        self._twins: _WeakSet[socket] | None = None  # all that have the same system's socket, if there are others
-        super().settimeout(0.0)
-        fd = self.fileno()
-        self._descriptor = _Descriptor(fd)
-        _green[fd] = _ref(self)  # for gort.green.os
-
-    # -- what the user has set --------------------------------------------------------------------------------------
-
-    def settimeout(self, value: float | None, /) -> None:
-        """None: operations wait; 0: they do not; else: they wait for so many seconds."""
-        self._timeout = _check_timeout(value)
-        super().settimeout(0.0)  # again, should other code have changed it
-
-    def gettimeout(self) -> float | None:
-        """What `settimeout` has set."""
-        return self._timeout
-
-    def setblocking(self, flag: bool, /) -> None:
-        """True: settimeout(None).  False: settimeout(0)."""
-        self.settimeout(None if flag else 0.0)
-
-    def getblocking(self) -> bool:
-        """False if operations do not wait."""
-        return self._timeout != 0.0
-
-    @property
-    def timeout(self) -> float | None:
-        """What `settimeout` has set."""
-        return self._timeout
-
-    def setsockopt(self, *args: Any) -> None:
-        """setsockopt(level, option, value[, length]): set an option of the system's socket."""
-        super().setsockopt(*args)
-        if args[0] == _std.SOL_SOCKET and args[1] in _LIMITS:  # which the system minds only in blocking mode: so do we
-            seconds, micros = _struct.unpack_from(_TIMEVAL, self.getsockopt(args[0], args[1], 16))
-            limits = self._limits or [None, None]
-            limits[_LIMITS.index(args[1])] = seconds + micros / 1e6 or None
-            for sock in self._twins or (self,):
-                sock._limits = limits
-
-    # -- waiting ------------------------------------------------------------------------------------------------------
-
-    def _until(self, write: bool) -> float | None:
-        timeout = self._timeout
-        if timeout is None and self._limits is not None:
-            timeout = self._limits[write]
-        return None if timeout is None else _monotonic() + timeout
-
-    def _over(self) -> OSError:
-        """The error when the time is over: the user's, or the system's, which says that it would block."""
-        if self._timeout is not None:
-            return _late("timed out")
-        return BlockingIOError(_errno.EAGAIN, _os.strerror(_errno.EAGAIN))
-
-    def _wait(self, write: bool, until: float | None) -> None:
-        """Wait until it may be readable (writable), at most until a monotonic time.  Raises what `_over` says."""
-        left = None
-        if until is not None:
-            left = until - _monotonic()
-            if left <= 0:
-                raise self._over()
-        try:
-            if _finalizers:
-                _wait_own(self._descriptor, write, left)
-            elif write:
-                self._descriptor.wait_write(left)
-            else:
-                self._descriptor.wait_read(left)
-        except TimeoutError as exc:
-            if not _is_late(exc):
-                raise
-            raise self._over() from None
-
-    def _again(self, write: bool, call: _Callable[..., Any], *args: Any) -> Any:
-        """The call, which would have blocked just now, as soon as it does not."""
-        until = self._until(write)
-        while True:
-            self._wait(write, until)
-            try:
-                return call(self, *args)
-            except BlockingIOError:
-                pass
-
-    def _must_not_wait(self, flags: int) -> bool:
-        """Is "it would block" what the caller wants to hear?  With a time-out the standard socket asks no flag."""
-        return self._timeout == 0.0 or (self._timeout is None and bool(flags & _DONTWAIT))
-
-    def _read(self, call: _Callable[..., Any], flags: int, *args: Any) -> Any:
-        if overdue:
-            _give_way()
-        try:
-            return call(self, *args)
-        except BlockingIOError:
-            if self._must_not_wait(flags):
-                raise
-        return self._again(False, call, *args)
-
-    def _write(self, call: _Callable[..., Any], flags: int, *args: Any) -> Any:
-        if overdue:
-            _give_way()
-        try:
-            return call(self, *args)
-        except BlockingIOError:
-            if self._must_not_wait(flags):
-                raise
-        return self._again(True, call, *args)
+    __slots__ = ()
 
     # -- receiving ----------------------------------------------------------------------------------------------------
 
