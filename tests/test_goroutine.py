@@ -275,6 +275,53 @@ def test_join_races_with_the_end(procs: int, jitter: None) -> None:
     run(main, procs=procs)
 
 
+def test_who_has_ended_is_not_counted() -> None:
+    """Broken: right after a join, or the end of a Group, num_goroutine still counts a goroutine that has ended."""
+    with Runtime(2) as rt:
+        parked: Chan[int] = Chan()
+        settle(rt.go(parked.recv), rt.go(parked.recv))
+        counts = set()
+        for _ in range(500):
+            g = rt.go(int)
+            while not g.done():  # not join: it takes so long to wake a plain thread that the goroutine's carrier is home by then
+                time.sleep(0)
+            counts.add(rt.num_goroutine())
+        assert counts == {2}
+
+    def main() -> set[int]:
+        counts = set()
+        for _ in range(100):
+            with Group() as group:
+                group.go(int)
+                group.go(gosched)
+            counts.add(gort.num_goroutine())
+        return counts
+
+    assert run(main, procs=4) == {1}
+
+
+def test_who_lives_is_counted() -> None:
+    """Broken: who waits by num_goroutine until nobody is left goes on too soon, while one is just being started or stolen."""
+    length = 3000
+
+    def chain(n: int) -> None:
+        for _ in range(100):
+            pass
+        if n:
+            rt.go(chain, n - 1)
+        else:
+            ended.append(1)
+
+    for _ in range(3):
+        ended: list[int] = []
+        with Runtime(4) as rt:
+            for _ in range(3):
+                rt.go(chain, length)
+            while rt.num_goroutine():
+                pass
+            assert len(ended) == 3
+
+
 def test_join_of_oneself_is_an_error() -> None:
     """Broken: a goroutine that joins itself hangs."""
 

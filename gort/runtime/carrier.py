@@ -151,13 +151,24 @@ def carry(first: Goroutine[Any] | None = None) -> None:
             n = m.started + 1
             p = m.p
             if first is not None:
+                m.started = n
                 g = first
             elif p is None or not n % TURN:
-                g = m.take_rarely()
+                g = m.take_rarely(n)
+            elif FREE_THREADED:
+                g = None
+                lrq = p.lrq
+                if lrq:
+                    m.started = n  # before it is taken, so that it is counted at every moment: see stats.py
+                    try:
+                        # (The oldest every 8th time, for that P may get no machine.)
+                        g = lrq.pop() if n % 8 and m.sched.idle else lrq.popleft()
+                    except IndexError:  # stolen meanwhile
+                        m.started = n - 1
             else:
                 try:
-                    # (The oldest every 8th time, for that P may get no machine.)
-                    g = p.lrq.pop() if FREE_THREADED and n % 8 and m.sched.idle else p.lrq.popleft()
+                    g = p.lrq.popleft()
+                    m.started = n
                 except IndexError:
                     g = None
             if g is None:
@@ -167,8 +178,8 @@ def carry(first: Goroutine[Any] | None = None) -> None:
             if first is not None:
                 first = None
             elif _ANY and p is not None and handoff.blocks(m.sched, g) and handoff.start_apart(m.sched, g):
+                m.started = n - 1
                 continue
-            m.started = n
             if m.starter is None and p is not None and p.lrq:
                 m.starter = starter = m.free.pop() if m.free else m.maker
                 if n % TURN:
@@ -189,6 +200,7 @@ def carry(first: Goroutine[Any] | None = None) -> None:
                 value = FAILED
                 ends = isinstance(exc, GreenletExit)  # the greenlet itself is to end (the interpreter does, say)
             if FREE_THREADED:
+                m.ended += 1  # before anybody can see that it has
                 g.finish_locked(value)
             else:
                 g._value = value

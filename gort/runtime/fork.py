@@ -215,6 +215,7 @@ def _forget_machine(m: Any, chain: list[Any], error: GortError) -> None:
     for queue in (m.ready, m.throws, m.mail, m.carriers, m.free, m.undelivered):
         queue.clear()
     m.starter = m.p = m.next = m.last = m.solo = m.apart = None
+    m.ended = m.started
     m.alive = m.probed = m.late = False
 
 

@@ -54,8 +54,8 @@ class Machine(Delivery):
     """M."""
 
     __slots__ = (
-        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "doubt", "free", "held", "hub", "id",
-        "ident", "judged", "kick", "last", "late", "mail", "main_g", "maker", "next", "note", "p", "parked", "polled", "poller",
+        "ages", "alive", "apart", "asleep", "blocked", "carriers", "clock", "dismissed", "doubt", "ended", "free", "held", "hub", "id",
+        "ident", "judged", "kick", "last", "late", "mail", "main_g", "maker", "moves", "next", "note", "p", "parked", "polled", "poller",
         "probed", "ready", "sched", "seen", "since", "solo", "spins", "spun", "started", "starter", "stuck", "thread",
         "throws", "trims", "undelivered", "wakes", "watch", "yielded",
     )  # fmt: skip
@@ -104,6 +104,8 @@ class Machine(Delivery):
         self.ages = Ages()
         # counters
         self.started = 0  # fresh goroutines started
+        self.ended = 0  # and those of them that have ended (without a GIL)
+        self.moves = 0  # that it began or ended to move fresh goroutines from one queue to another
         self.parked = 0  # waits
         self.yielded = 0  # slices that ended
         self.wakes = 0  # sleeps of the thread that ended
@@ -136,8 +138,21 @@ class Machine(Delivery):
             self.wake()
 
     def live(self) -> int:
-        """How many started goroutines it has."""
+        """How many of its carriers are in use: those of goroutines, and one in which a finalizer waits between two."""
         return max(0, len(self.carriers) - len(self.free) - (self.starter is not None and self.starter is not self.maker))
+
+    def goroutines(self) -> int:
+        """How many started goroutines it has.  From any thread.
+
+        Without a GIL not by the carriers in use: one whose goroutine has ended is for a while on its way to the next one
+        or to the idle ones, and whoever has joined that goroutine must not find it among the living.  (`ended` is read
+        first: what ends after that still lived when we were asked.)  With a GIL a counter would cost each goroutine 20 ns,
+        and nobody else runs during those few instructions, unless the interpreter switches threads in the middle of them.
+        """
+        if not FREE_THREADED:
+            return self.live()
+        ended = self.ended
+        return max(0, self.started - ended)
 
     # -- on its own thread --------------------------------------------------------------------------------------
 
@@ -200,6 +215,8 @@ class Machine(Delivery):
         """A signal handler has raised between any two instructions of ours: put things right.  By the hub."""
         self.trims = None
         self.carriers = {carrier for carrier in self.carriers if not carrier.dead}
+        self.ended = self.started - sum(carrier.g is not None for carrier in self.carriers)
+        self.moves += self.moves & 1
         # Those without a goroutine that are not there were on their way from or to it.
         self.free = [carrier for carrier in self.carriers if carrier.g is None and carrier is not self.starter]
         if self.maker is not None and self.maker.dead:
@@ -222,20 +239,22 @@ class Machine(Delivery):
         self.starter = starter = self.free.pop() if self.free else self.maker
         self.ready.append(starter)
 
-    def take_rarely(self) -> Goroutine[Any] | None:
-        """The 61st time, or without a P: the GRQ first, so that a busy LRQ does not starve it."""
+    def take_rarely(self, n: int) -> Goroutine[Any] | None:
+        """The 61st time, or without a P: the GRQ first, so that a busy LRQ does not starve it.  Stores n in `started`."""
         p = self.p
         if p is None:
+            if self.solo is not None:
+                self.started = n
             g, self.solo = self.solo, None
             return g
-        try:
-            return self.sched.grq.popleft()
-        except IndexError:
-            pass
-        try:
-            return p.lrq.popleft()
-        except IndexError:
-            return None
+        for queue in (self.sched.grq, p.lrq):
+            if queue:
+                self.started = n
+                try:
+                    return queue.popleft()
+                except IndexError:
+                    self.started = n - 1
+        return None
 
     def make(self) -> None:
         """The maker: the LRQ's turn has come when there was no idle carrier to stand there (see carrier.py)."""
@@ -346,7 +365,7 @@ class Machine(Delivery):
                 else:
                     self.poller.fire(self.poller.fetch(0))
             if sched.grq:
-                stealing.take_batch(sched, p)
+                stealing.take_batch(sched, self, p)
                 if self.p is not p:  # taken from us a moment ago: see handoff.py
                     sched.rescue(p)
                     continue

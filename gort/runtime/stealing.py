@@ -30,18 +30,20 @@ from .processor import Processor
 RIPE = 50e-6 if FREE_THREADED else 1e-3
 
 
-def take_batch(sched: Any, p: Processor) -> bool:
+def take_batch(sched: Any, m: Any, p: Processor) -> bool:
     """Move this P's share of the GRQ to its LRQ."""
     n = len(sched.grq)
     if not n:
         return False
     moved = 0
+    m.moves += 1  # odd: it may have one in its hands (stats.py)
     for _ in range(min(n // len(sched.allp) + 1, 1024)):
         try:
             p.lrq.append(sched.grq.popleft())
         except IndexError:
             break
         moved += 1
+    m.moves += 1
     if len(sched.grq) and sched.idle and FREE_THREADED:
         sched.wake_for_work(force=True)
     return moved > 0
@@ -76,7 +78,7 @@ def steal(sched: Any, m: Any, p: Processor) -> bool:
     allp = sched.allp
     if len(allp) == 1:
         return False
-    if _round(sched, p, allp):
+    if _round(sched, m, p, allp):
         return True
     m.spins += 1
     if not FREE_THREADED or m.spun or not any(other.lrq for other in allp):
@@ -95,13 +97,13 @@ def steal(sched: Any, m: Any, p: Processor) -> bool:
             if other is not p and other.lrq:
                 look_at(other, now)
         sleep(RIPE)
-        return not m.ready and _round(sched, p, allp)
+        return not m.ready and _round(sched, m, p, allp)
     finally:
         with sched.lock:
             sched.spinning -= 1
 
 
-def _round(sched: Any, p: Processor, allp: list[Processor]) -> bool:
+def _round(sched: Any, m: Any, p: Processor, allp: list[Processor]) -> bool:
     for victim in allp:
         if victim.lrq and victim is not p:
             break
@@ -113,13 +115,17 @@ def _round(sched: Any, p: Processor, allp: list[Processor]) -> bool:
         if victim is p:
             continue
         n = min(len(victim.lrq) // 2 or 1, ripe(victim, now))  # of three one: the other two are a pair, perhaps
+        if n <= 0:
+            continue
         got = 0
+        m.moves += 1  # as above
         while got < n:
             try:
                 p.lrq.append(victim.lrq.popleft())
             except IndexError:
                 break
             got += 1
+        m.moves += 1
         if got:
             with sched.lock:
                 victim.taken += got
