@@ -390,12 +390,15 @@ def test_cancel_before_the_start() -> None:
 
     def main() -> None:
         ran: list[int] = []
-        tasks = [go(ran.append, i) for i in range(100)]
-        for g in tasks[::2]:
-            g.cancel()
+        tasks = []
+        late = set()
+        for i in range(100):
+            tasks.append(go(ran.append, i))  # (When main's slice is over it lets others run in here, but not the new one.)
+            if not i % 2 and not tasks[i].cancel():
+                late.add(i)  # the system has kept main from its CPU for so long that its P was given to another machine
         for g in tasks:
             g.join()
-        assert ran == list(range(1, 100, 2))
+        assert sorted(ran) == [i for i in range(100) if i % 2 or i in late]
         assert tasks[0].name == tasks[1].name
 
     run(main, procs=1)
