@@ -29,6 +29,7 @@ from ..runtime.instance import NO_KW, launch, launch_first
 from ..runtime.timers import check_seconds
 from ..runtime.wait import gosched, is_late, on_goroutine
 from ..sync import Semaphore, WaitGroup
+from ..sync.ending import on_end
 from .conn import Conn
 from .errors import ConnClosed
 from .listener import Listener, listen
@@ -127,6 +128,7 @@ class _Server:
         code = _Server._start.__code__
         g: Goroutine[Any] = Goroutine(self.handle, (conn,), NO_KW, copy_context() or None, code, 0)
         self.open.add(1)
+        on_end(g, self.open.done)  # not in the handler's own `finally`: there it still runs, and serve would leave it behind
         self.live[conn] = g
         if FREE_THREADED:
             launch(g)
@@ -162,7 +164,6 @@ class _Server:
             self.live.pop(conn, None)
         if self.room is not None:
             self.room.release()
-        self.open.done()
 
     def _end(self) -> None:
         """Cancel the handlers, and wait until they have ended."""
@@ -176,3 +177,4 @@ class _Server:
                 g.join()
             for conn in list(self.live):  # handlers that were dropped before they began
                 self._ended(conn)
+            self.open.wait()  # handlers that have left `live`, and have not ended yet
