@@ -67,15 +67,22 @@ def few_descriptors(free: int = 0) -> Iterator[None]:
 
 @pytest.fixture
 def left_nothing():
-    """No test may leave a descriptor or a thread behind (spare threads, which idle for a while, excepted)."""
-    gort.go(lambda: None).join()  # the background runtime and its threads are there before anybody counts
+    """No test may leave a descriptor or a thread behind.
+
+    Spare threads are excepted, which idle for a while, and so are the background runtime's machines: sysmon may start
+    another one when it pleases, on a busy system, and as many as there are Ps then stay.
+    """
+    gort.go(lambda: None).join()  # the background runtime and its sysmon are there before anybody counts
     before = descriptors()
     threads = set(threading.enumerate())
     yield
     end = time.monotonic() + 10
     while True:
         new = {name: what for name, what in descriptors().items() if before.get(name) != what}
-        alive = [t for t in threading.enumerate() if t not in threads and not t.name.startswith("gort-spare")]
+        background = {m["ident"] for m in gort.stats()["ms"]}
+        alive = [
+            t for t in threading.enumerate() if t not in threads and t.ident not in background and not t.name.startswith("gort-spare")
+        ]
         if len(descriptors()) <= len(before) and not alive:
             return
         if time.monotonic() > end:
