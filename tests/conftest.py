@@ -38,10 +38,12 @@ def _leave_nothing_running():
     yield
     from gort.runtime import instance
 
+    faulthandler.dump_traceback_later(LIMIT, exit=True, file=_stderr)
     if instance._background is not None:
         instance._background.close()
     if "gort.aio" in sys.modules:
         sys.modules["gort.aio"]._close()
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(params=[1, 2, 8], ids=["procs1", "procs2", "procs8"])
