@@ -589,6 +589,57 @@ def test_ctrl_c_in_the_middle(where, procs):
     assert "Traceback" not in err, err
 
 
+PLAIN_CTRL_C = """
+import os, signal, socket, sys, threading
+import gort
+from gort import net
+from gort.green import socket as green
+
+gort.go(lambda: None).join()  # so there is a background runtime, to whom SIGINT belongs
+a, b = socket.socketpair()
+conn, peer = net.Conn(a), net.Conn(b)
+listener = net.listen("127.0.0.1:0")
+twin = green.socket(fileno=os.dup(conn.fileno()))
+
+def limited():
+    with gort.timeout(50):
+        conn.read()
+
+wait = {
+    "read": conn.read, "write": lambda: conn.write(bytes(10**8)), "accept": listener.accept, "green": lambda: twin.recv(1),
+    "limited": limited,
+}[sys.argv[1]]
+before = os.listdir("/proc/self/fd")
+try:
+    print("ready", flush=True)
+    wait()
+except KeyboardInterrupt:
+    assert os.listdir("/proc/self/fd") == before
+    peer.write(b"x")
+    assert conn.read(timeout=20) == b"x"
+    print("interrupted", threading.active_count() < 10)
+    sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("where", ["read", "write", "accept", "green", "limited"])
+def test_ctrl_c_while_a_plain_thread_waits(where):
+    """The main thread, a plain one beside a runtime, cannot be interrupted in its waits for I/O."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-X", "faulthandler", "-c", PLAIN_CTRL_C, where]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True)
+    try:
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(0.1)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=20)
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGABRT)
+            print(child.communicate()[1])
+    assert (out, err, child.returncode) == ("interrupted True\n", "", 7)
+
+
 def test_threads_use_connections_beside_goroutines(jitter):
     """A plain thread and goroutines on one connection disturb each other."""
 

@@ -356,7 +356,7 @@ class Descriptor:
         while True:
             self.check_deadline(side, across)
             try:
-                bell = _Bell()
+                bell = Bell()
             except OSError as exc:
                 if exc.errno not in NONE_LEFT:
                     raise
@@ -424,7 +424,7 @@ class Descriptor:
         return f"<Descriptor {self.fd}{' closed' if self.closed else ''}>"
 
 
-class _Bell:
+class Bell:
     """The waiter of a plain thread: like a carrier for those who wake it; behind it a pipe that the thread polls."""
 
     __slots__ = ("pipe", "throws", "woken")
@@ -437,11 +437,11 @@ class _Bell:
         self.woken = False
 
     @property
-    def ready(self) -> _Bell:
+    def ready(self) -> Bell:
         return self
 
     @property
-    def m(self) -> _Bell:
+    def m(self) -> Bell:
         return self
 
     def append(self, _item: Any) -> None:
