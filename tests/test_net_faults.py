@@ -605,13 +605,28 @@ def limited():
     with gort.timeout(50):
         conn.read()
 
+class Early(socket.socket):
+    sent = False
+
+    def recv(self, n):
+        if not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), signal.SIGINT)
+        raise BlockingIOError
+
+def early():  # in the middle of gort's own work, which then waits
+    with net.Conn(Early(fileno=os.dup(a.fileno()))) as conn:
+        print("ready", flush=True)
+        conn.read()
+
 wait = {
     "read": conn.read, "write": lambda: conn.write(bytes(10**8)), "accept": listener.accept, "green": lambda: twin.recv(1),
-    "limited": limited,
+    "limited": limited, "early": early,
 }[sys.argv[1]]
 before = os.listdir("/proc/self/fd")
 try:
-    print("ready", flush=True)
+    if wait is not early:
+        print("ready", flush=True)
     wait()
 except KeyboardInterrupt:
     assert os.listdir("/proc/self/fd") == before
@@ -622,7 +637,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("where", ["read", "write", "accept", "green", "limited"])
+@pytest.mark.parametrize("where", ["read", "write", "accept", "green", "limited", "early"])
 def test_ctrl_c_while_a_plain_thread_waits(where):
     """The main thread, a plain one beside a runtime, cannot be interrupted in its waits for I/O."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -630,8 +645,9 @@ def test_ctrl_c_while_a_plain_thread_waits(where):
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True)
     try:
         assert child.stdout.readline() == "ready\n"
-        time.sleep(0.1)
-        child.send_signal(signal.SIGINT)
+        if where != "early":
+            time.sleep(0.1)
+            child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=20)
     finally:
         if child.poll() is None:

@@ -23,7 +23,6 @@ that the machine's poller waits for, which cannot be missed.
 
 from __future__ import annotations
 
-import _thread
 import os
 import signal
 import threading
@@ -185,8 +184,9 @@ class Deferral:
         if self.users <= 0:  # the last Runtime was closed by another thread, which could not put the handler back
             signal.signal(number, rightful(self))
         elif _in_gort(frame) and not _only_waits(frame):
-            # Ask again in a moment.  A thread for it, because nothing else is sure to run by then.
-            timer = threading.Timer(1e-3, _thread.interrupt_main, (number,))
+            # Ask again in a moment.  A thread for it, because nothing else is sure to run by then; and by a signal of the
+            # system's, because the thread may wait in a system call by then, which `interrupt_main` does not end.
+            timer = threading.Timer(1e-3, signal.pthread_kill, (threading.get_ident(), number))
             timer.daemon = True
             timer.start()
             return
