@@ -656,6 +656,25 @@ def test_ctrl_c_while_a_plain_thread_waits(where):
     assert (out, err, child.returncode) == ("interrupted True\n", "", 7)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_that_closes_its_parent_s_listener(tmp_path, procs):
+    """The parent can not be reached any more: its Unix socket's file is gone."""
+    path = tmp_path / "socket"
+
+    def main():
+        with net.listen(path) as listener:
+            pid = os.fork()
+            if not pid:
+                listener.close()
+                os._exit(0)
+            assert gort.blocking(os.waitpid, pid, 0)[1] == 0
+            with net.dial(path, timeout=20), listener.accept(20):
+                pass
+        assert not path.exists()
+
+    program(main, procs)
+
+
 def test_threads_use_connections_beside_goroutines(jitter):
     """A plain thread and goroutines on one connection disturb each other."""
 

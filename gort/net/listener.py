@@ -63,7 +63,7 @@ class Listener:
         self._context = context
         self._d = Descriptor(sock.fileno())
         self._on_close: list[Callable[[], object]] = []  # of each `serve`, which may wait for something else
-        self._unlink: tuple[Any, int, int] | None = None
+        self._unlink: tuple[Any, int, int, int] | None = None  # the file, and whose it is
         self.refused = 0  # how often the system had no descriptor for a connection
 
     def accept(self, timeout: float | None = None) -> Conn:
@@ -145,10 +145,11 @@ class Listener:
         for tell in self._on_close:
             tell()
         if self._unlink is not None:
-            path, dev, ino = self._unlink
+            path, dev, ino, pid = self._unlink
             try:
                 st = os.stat(path)
-                if (st.st_dev, st.st_ino) == (dev, ino):  # and not another's by now
+                # Not another's by now; and the child of a fork leaves it to its parent, who may still listen there.
+                if (st.st_dev, st.st_ino, os.getpid()) == (dev, ino, pid):
                     os.unlink(path)
             except OSError:
                 pass
@@ -192,9 +193,9 @@ def listen(address: Any, *, tls: Any = None, backlog: int | None = None, reuse_p
     address is "host:port", "[::1]:port", (host, port), "unix:/path" or a path object; port 0: any that is free (`addr`
     tells); no host (":80"): every address of this machine, IPv6 and IPv4.  tls is an ssl.SSLContext or (certificate
     file, key file).  backlog is how many connections may wait to be accepted (None: what the system allows),
-    reuse_port lets several processes share the port.  A Unix socket's file is removed when the listener is closed,
-    and one that a dead server has left behind is replaced.  Raises the system's errors, which name the address.
-    Go: net.Listen.
+    reuse_port lets several processes share the port.  A Unix socket's file is removed when the listener is closed by
+    the process that made it, and one that a dead server has left behind is replaced.  Raises the system's errors, which
+    name the address.  Go: net.Listen.
     """
     place = parse(address)
     context = None if tls is None or tls is False else server_context(tls)
@@ -206,7 +207,7 @@ def listen(address: Any, *, tls: Any = None, backlog: int | None = None, reuse_p
         listener = Listener(sock, context)
         if isinstance(place, Unix) and place.path[:1] not in ("\0", b"\0"):
             st = os.stat(place.path)
-            listener._unlink = (os.path.abspath(place.path), st.st_dev, st.st_ino)
+            listener._unlink = (os.path.abspath(place.path), st.st_dev, st.st_ino, os.getpid())
         return listener
     except OSError as exc:
         sock.close()
