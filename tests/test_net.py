@@ -1628,6 +1628,25 @@ def test_tls_close_write_keeps_what_has_not_been_read(certificate):
     run(main)
 
 
+@pytest.mark.parametrize("ended", ["seen", "unseen"])
+def test_a_tls_write_to_a_peer_that_has_gone(ended, certificate, procs):
+    """It raises another error than over TCP: one of the ssl module's for the end of what there is to read."""
+
+    def main():
+        a, b = pipe_of_tls(certificate)
+        b.close()
+        with a:
+            if ended == "seen":
+                assert a.read(timeout=5) == b""
+            for _ in range(2):
+                with pytest.raises(BrokenPipeError) as info:
+                    a.write(b"x" * 1000)
+                assert (info.value.written, info.value.errno) == (0, errno.EPIPE)
+            assert a.read(timeout=5) == b""
+
+    run(main, procs)
+
+
 def test_tls_close_write_before_the_handshake(certificate):
     """It returns without having told anybody, and the peer waits for ever."""
 

@@ -22,6 +22,7 @@ But one that has failed is over for all who come later, who get the same error: 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -247,6 +248,8 @@ class TLSConn(Conn):
                 raise BlockingIOError from None
             except ssl.SSLWantReadError:
                 self._wait_side(self._in, self._d.write, *self._limit)
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # so OpenSSL takes a broken pipe for the end of its own data
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None, timeout: float | None = None) -> int:
         """`Conn.sendfile`; here the content is read, encrypted and written piece by piece."""
