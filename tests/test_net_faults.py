@@ -171,6 +171,39 @@ def test_half_open_connections(procs):
     program(main, procs)
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
+def test_a_peer_that_the_system_has_given_up():
+    """Its handler's error is reported, as if it were a fault of the program's; or a time-out of gort's own is not."""
+
+    def main():
+        seen = gort.Chan(10)
+
+        def handler(conn):
+            try:
+                if conn.read() == b"deaf":  # who reads nothing, so that the system waits in vain
+                    conn.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
+                    conn.write(b"x" * 50_000_000)
+                else:
+                    conn.read(timeout=0.01)
+            except OSError as exc:
+                seen.send(exc)
+                raise
+
+        with reports() as told, server(handler) as listener:
+            for word in (b"deaf", b"mute"):
+                with net.dial(listener.addr) as client:
+                    client.write(word)
+                    exc = seen.recv(30)
+                    assert isinstance(exc, TimeoutError) and exc.errno == (errno.ETIMEDOUT if word == b"deaf" else None)
+            end = time.monotonic() + 10
+            while not told:
+                assert time.monotonic() < end
+                gort.sleep(0.001)
+        assert [args.exc_value.errno for args in told] == [None]
+
+    program(main)
+
+
 def test_a_peer_that_vanishes_is_asked_for_a_sign_of_life():
     """A peer that lost its power is waited for for ever: the system is not told to ask for it."""
 

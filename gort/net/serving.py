@@ -7,7 +7,8 @@ itself is interrupted (cancelled, Ctrl-C, a time limit around it) it cancels the
 no goroutine, no connection, no listener.
 
 A handler's exception is a goroutine's that nobody asked for: reported once through gort.excepthook, and the server
-goes on.  Not reported is what says that its own peer has gone (ConnectionError from this very connection).
+goes on.  Not reported is what says that its own peer has gone (a ConnectionError from this very connection, or that the
+system has waited in vain for a sign of life: alive.py).
 
 Where handlers run.  A handler is a fresh goroutine: without a GIL a machine with nothing to do may steal it, and then
 it stays there.  With a GIL a second machine would only get in the way, so the accepting machine starts each handler
@@ -16,6 +17,7 @@ itself, before it accepts the next.
 
 from __future__ import annotations
 
+import errno
 import ssl
 import threading
 from collections.abc import Callable
@@ -37,6 +39,7 @@ from .tls import TLSConn
 
 BATCH = 16  # connections accepted in a row before others get their turn
 HANDSHAKE = 30.0  # seconds that a TLS client has for its handshake
+_LOST = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)  # a peer that no longer answers
 
 
 def serve(
@@ -148,8 +151,10 @@ class _Server:
                     except OSError:
                         return  # a client that does not speak TLS, is too slow, or does not trust us: nothing of ours
                 handler(conn)
-            except (ConnectionError, ssl.SSLError) as exc:
+            except OSError as exc:
                 if getattr(exc, "conn", None) is not conn:
+                    raise
+                if not isinstance(exc, (ConnectionError, ssl.SSLError)) and exc.errno not in _LOST:
                     raise
             finally:
                 self._ended(conn)
