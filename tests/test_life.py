@@ -787,10 +787,14 @@ def test_a_latch_whose_holder_stayed_behind() -> None:
     """Broken: a channel that another thread was about to change when the process was forked hangs the child for ever."""
     check(
         """
+        import socket
+        from gort import net
         ch, other = Chan(5), Chan(5)
         ch._latch.pop(); other._latch.pop()  # as a thread does in the middle of an operation
         pid = os.fork()
         if not pid:
+            quiet, peer = map(net.Conn, socket.socketpair())
+            threading.Thread(target=quiet.read, daemon=True).start()  # in gort, but no holder of a latch
             def main():
                 gs = [go(c.send, 1) for c in (ch, other) for _ in range(2)]
                 for g in gs: g.join()

@@ -11,10 +11,11 @@ import random
 import select
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -811,6 +812,56 @@ def test_signals_do_not_end_a_wait():
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert len(came) >= 20
+
+
+@pytest.mark.parametrize("owner", [False, True], ids=["bare", "in-a-block"])
+def test_a_plain_thread_s_wait_may_be_interrupted_anywhere(owner):
+    """A signal handler that raises leaves a descriptor open, or a ticket: later another's file is written to."""
+
+    class Handler(Exception):
+        pass
+
+    a, b = pair()
+    with a, b:
+        d = Descriptor(a)
+        left = 0
+
+        def trace(frame, event, _arg):
+            nonlocal left
+            if frame.f_code.co_name != "_wait_thread":
+                return None
+            if event == "line" and d.read.latch:  # not under the latch
+                left -= 1
+                if not left:
+                    raise Handler
+            return trace
+
+        def waits():
+            with gort.timeout(100) if owner else nullcontext():
+                while True:  # it may return for nothing
+                    d.wait_read(0.001)
+
+        with pytest.raises(TimeoutError):
+            waits()
+        before = os.listdir("/dev/fd")
+        for line in range(1, 1000):
+            left = line
+            outer = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                waits()
+            except Handler:
+                pass
+            except TimeoutError:
+                break
+            finally:
+                sys.settrace(outer)
+            assert os.listdir("/dev/fd") == before, line
+            d.read.fire()  # which must find nobody, or one who does not mind
+        assert 15 < line < 999
+        b.send(b"x")
+        d.wait_read(5)
+        d.close()
 
 
 def test_ctrl_c_reaches_main_in_its_wait():

@@ -100,8 +100,8 @@ def _nap(delay: float) -> None:
 forked: list[list[Any]] = []  # [the latches that were freed], if this process is the child of a fork
 _freeing = threading.Lock()
 _AT_REST = {  # functions in which threads stand for long, and that hold no latch
-    "carry", "EpollPoller.fetch", "KqueuePoller.fetch", "Machine._loop", "Machine.doze", "Machine.loop", "Machine.main",
-    "Runtime.run", "Spares._loop", "Spares._next", "Sysmon._loop", "Sysmon.rest", "_Bell.wait", "_LoopThread._main", "_nap",
+    "carry", "Bell.wait", "EpollPoller.fetch", "KqueuePoller.fetch", "Machine._loop", "Machine.doze", "Machine.loop",
+    "Machine.main", "Runtime.run", "Spares._loop", "Spares._next", "Sysmon._loop", "Sysmon.rest", "_LoopThread._main", "_nap",
     "_park_thread", "_relay", "run",
 }  # fmt: skip
 

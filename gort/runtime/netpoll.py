@@ -110,7 +110,7 @@ class Direction:
             others = self.others
             if ticket is self.first:
                 self.first = others.pop(0) if others else None
-            elif others is not None:
+            elif others is not None and ticket in others:  # else it was never published: see _wait_thread
                 others.remove(ticket)
             if not others:
                 self.others = None
@@ -365,32 +365,32 @@ class Descriptor:
                 self._pause(side, timeout, across)
                 return
             ticket: Ticket = [bell, None, side, None, None] if across else [bell, None, side, None]
+            outer, waits = None, False
             try:
-                side.lock()
-                closed, edge = self.closed, side.edge
-                side.edge = False
-                if not closed and not edge:
-                    side.publish(ticket)
-                side.latch.append(None)
-                if closed:
-                    raise DescriptorClosed(self.fd)
-                if edge:
-                    return
-                outer = owner.waits(bell, ticket) if owner is not None else None
                 try:
-                    try:
-                        until = min(limit, inf if side.deadline is None or across else side.deadline)
-                        came = bell.wait(self.fd, select.POLLIN if side is self.read else select.POLLOUT, until)
-                    finally:
-                        if not side.withdraw(ticket):
-                            bell.rest()  # somebody has claimed it, and is about to ring
-                            came = True
-                    if bell.throws:
-                        raise bell.throws.popleft()[1]
-                finally:
+                    side.lock()
+                    closed, edge = self.closed, side.edge
+                    side.edge = False
+                    if not closed and not edge:
+                        side.publish(ticket)
+                    side.latch.append(None)
+                    if closed:
+                        raise DescriptorClosed(self.fd)
+                    if edge:
+                        return
                     if owner is not None:
-                        owner.goes_on(bell, outer)
+                        outer, waits = owner.waits(bell, ticket), True
+                    until = min(limit, inf if side.deadline is None or across else side.deadline)
+                    came = bell.wait(self.fd, select.POLLIN if side is self.read else select.POLLOUT, until)
+                finally:  # a signal handler may have raised at any point of this
+                    if not side.withdraw(ticket):
+                        bell.rest()  # somebody has claimed it, and is about to ring
+                        came = True
+                if bell.throws:
+                    raise bell.throws.popleft()[1]
             finally:
+                if waits:
+                    owner.goes_on(bell, outer)
                 bell.close()
             if ticket[1] is not None:
                 raise take_error(ticket)
@@ -432,6 +432,7 @@ class Bell:
     asleep = False
 
     def __init__(self) -> None:
+        self.pipe = (-1, -1)
         self.pipe = os.pipe()
         self.throws: deque[tuple[Any, BaseException]] = deque()
         self.woken = False
@@ -445,7 +446,8 @@ class Bell:
         return self
 
     def append(self, _item: Any) -> None:
-        os.write(self.pipe[1], b"x")
+        if self.pipe[1] >= 0:  # else a signal handler has raised while the thread took its ticket back
+            os.write(self.pipe[1], b"x")
         self.woken = True
 
     def wait(self, fd: int, what: int, until: float) -> bool:
@@ -463,5 +465,9 @@ class Bell:
             time.sleep(0)
 
     def close(self) -> None:
-        os.close(self.pipe[0])
-        os.close(self.pipe[1])
+        (read, write), self.pipe = self.pipe, (-1, -1)
+        if read >= 0:
+            os.close(read)
+            os.close(write)
+
+    __del__ = close  # a signal handler may have raised as soon as it was made
