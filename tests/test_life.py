@@ -562,6 +562,27 @@ def test_a_plain_thread_forks_beside_live_runtimes(thread: bool) -> None:
     )
 
 
+def test_many_forks_beside_busy_machines() -> None:
+    """Broken: without a GIL a child hangs at once, now and then: at a queue whose lock a thread of the parent's had just got."""
+    check(
+        """
+        def busy(ch):
+            while True: ch.send(ch.recv())
+        for _ in range(3):
+            embedded = gort.Runtime(2)
+            for _ in range(3):
+                ch = Chan()
+                for _ in range(3): embedded.go(busy, ch)
+                for _ in range(2): embedded.go(ch.send, 1)
+        for _ in range(50):
+            pid = os.fork()
+            if not pid: os._exit(0)
+            assert status_of(pid) == 0
+        os._exit(0)
+        """
+    )
+
+
 def test_a_fork_beside_work_that_stays_behind() -> None:
     """Broken: in the child a context, SingleFlight or Executor waits for a lock, a leader or work that is the parent's."""
     check(

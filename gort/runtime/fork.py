@@ -41,6 +41,12 @@ knows of work that has stayed behind (a context, an Executor, a SingleFlight), d
 its own (`in_child`); it is called after ours, when every goroutine that is not here has ended.  The data they guard is
 changed by single operations of C code, which a fork does not cut in two (a free-threaded build stops all threads before it forks).
 
+Locks inside objects.  In a free-threaded build each object (list, deque, carrier) has one of its own, and CPython (3.14) does
+not make those anew: one that had just been handed to a thread that waited for it, and that a fork then left behind, stays locked,
+and the first operation on that object in the child never returns.  So what other threads may be at all the time, the queues,
+is not touched here but replaced, and read as the garbage collector reads it, which takes no locks (`_contents`).  Only where the
+fork came from a signal handler that had interrupted gort must the old queues be emptied, for that code goes on with them.
+
 Refused: to hold the locks over the fork, as logging does (a goroutine could not fork while another one is in the
 middle of something, and signal handlers fork too); to let the forking goroutine stay one, on a machine made for it (it
 cannot: `run` could not be called in a child, and multiprocessing's children would drag half a scheduler along).
@@ -48,6 +54,7 @@ cannot: `run` could not be called in a child, and multiprocessing's children wou
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -59,7 +66,9 @@ from greenlet import getcurrent, greenlet
 from ..errors import GortError
 from . import chance, closing, deadlock, gcyield, gilshare, goroutine, instance, interrupt, latch, overdue, plain, timers, wait
 from .carrier import Carrier
+from .delivery import _interrupts
 from .goroutine import FAILED, Goroutine, errors_of
+from .poller import Poller
 from .report import report
 from .wait import Hub
 
@@ -132,6 +141,11 @@ def free(lock: Any) -> None:
         lock._at_fork_reinit()
 
 
+def _contents(container: Any) -> list[Any]:
+    """What an object refers to, read without its lock: see the top.  To its class as well."""
+    return gc.get_referents(container)
+
+
 def _in_child() -> None:
     """First of all in the child, on its only thread."""
     for lock in (goroutine._joins, timers._claims, timers.resets, instance._lock, closing._waits_lock):
@@ -142,9 +156,9 @@ def _in_child() -> None:
     interrupt.forget()
     latch.forget()
     plain.forget()
-    for w in list(wait.parked_threads):
+    for w in _contents(wait.parked_threads):
         _kill(w.wait)
-    wait.parked_threads.clear()
+    wait.parked_threads = set()
 
     chain = []
     w: Any = getcurrent()
@@ -152,6 +166,7 @@ def _in_child() -> None:
         chain.append(w)
         w = w.parent
     error = GortError("this goroutine stayed behind in the parent process: a fork takes along only the one that forks")
+    gort_goes_on = _interrupts()  # the fork came from a signal handler, in the middle of something of ours
     schedulers = list(deadlock._schedulers)
     deadlock.forget()
     instance._running.clear()
@@ -159,9 +174,10 @@ def _in_child() -> None:
     gilshare.forget()
     instance._background = None
     for sched in schedulers:
-        for m in list(sched.ms):
-            _forget_machine(m, chain, error)
-        _forget_scheduler(sched, error)
+        for m in _contents(sched.ms):
+            if m is not None:
+                _forget_machine(m, chain, error, gort_goes_on)
+        _forget_scheduler(sched, error, gort_goes_on)
     for w in chain:
         if type(w) is Carrier:
             _orphan(w)
@@ -189,48 +205,73 @@ def _leave_behind(g: Goroutine[Any], error: GortError) -> None:
         g._value = FAILED
 
 
-def _forget_machine(m: Any, chain: list[Any], error: GortError) -> None:
-    _left_behind.append((m, m.hub, m.maker, list(m.carriers), list(m.free), list(m.ready), list(m.throws)))
-    for carrier in list(m.carriers):
-        if carrier in chain:
-            continue
-        for w in (carrier, carrier.inner):
-            if w is not None:
-                _kill(w.wait)
-        if carrier.g is not None:
-            _leave_behind(carrier.g, error)
-    if m.solo is not None:
-        _leave_behind(m.solo, error)
-    poller = m.poller
-    if poller is not None:
-        free(poller.lock)
-        descriptors = list(poller.descriptors.values())
-        poller.descriptors.clear()
-        poller.close()
-        for descriptor in descriptors:
-            descriptor.forget()
+def _renewed(queue: Any, gort_goes_on: bool) -> Any:
+    """An empty queue in place of this one: a new one, if we may."""
+    if not gort_goes_on:
+        _left_behind.append(queue)
+        return type(queue)()
+    _left_behind.append(_contents(queue))
+    queue.clear()
+    return queue
+
+
+def _forget_machine(m: Any, chain: list[Any], error: GortError, gort_goes_on: bool) -> None:
+    mine = any(getattr(w, "m", None) is m for w in chain)
+    _left_behind.append(m)
+    # What it and its carriers have is found by what it is, and not by its attribute: to read one may take their locks.
+    for part in _contents(m):
+        if type(part) is set:  # the carriers
+            for carrier in _contents(part):
+                if carrier not in chain:
+                    _forget_carrier(carrier, error)
+        elif isinstance(part, Goroutine) and not (mine and part is m.sched.main):  # one that is to be started there
+            _leave_behind(part, error)
+        elif isinstance(part, Poller):
+            free(part.lock)
+            descriptors = list(part.descriptors.values())
+            part.descriptors.clear()
+            part.close()
+            for descriptor in descriptors:
+                descriptor.forget()
+    if not mine:
+        return  # it has no thread any more, and nobody finds it
+    if m.poller is not None:
         m.poller = _NoPoller()  # and not None: we may be inside a machine's sleep, in a signal handler
     m.note = threading.Lock()
     m.note.acquire()
-    for queue in (m.ready, m.throws, m.mail, m.carriers, m.free, m.undelivered):
-        queue.clear()
+    for name in ("ready", "throws", "mail", "carriers", "free", "undelivered"):
+        setattr(m, name, _renewed(getattr(m, name), gort_goes_on))
     m.starter = m.p = m.next = m.last = m.solo = m.apart = None
     m.ended = m.started
     m.alive = m.probed = m.late = False
 
 
-def _forget_scheduler(sched: Any, error: GortError) -> None:
+def _forget_carrier(carrier: Carrier, error: GortError) -> None:
+    # With a GIL greenlets that stand somewhere show the collector nothing; but there nothing is locked either.
+    for part in _contents(carrier) or [carrier.wait, carrier.g, carrier.inner]:
+        if type(part) is list:  # the ticket it waits with
+            _kill(part)
+        elif isinstance(part, Goroutine):
+            _leave_behind(part, error)
+        elif getattr(part, "carrier", None) is carrier:  # a greenlet that waits in its place
+            _kill(part.wait)
+
+
+def _forget_scheduler(sched: Any, error: GortError, gort_goes_on: bool) -> None:
     sched.orphaned = sched.closing = sched.closed = True
     free(sched.lock)
     for p in sched.allp:
         free(p.timers.lock)
         p.timers.heap.clear()
         p.m = p.keeper = None
-    for queue in [sched.grq, *(p.lrq for p in sched.allp)]:
-        while queue:
-            _leave_behind(queue.popleft(), error)
-    for some in (sched.ms, sched.backlog, sched.idle_ms, sched.waiting_for_p, sched.away, sched.apart_asleep, sched.reports, sched.threads):
-        some.clear()
+    for queue in [sched.grq, sched.backlog, *(p.lrq for p in sched.allp)]:
+        for g in _contents(queue):
+            if isinstance(g, Goroutine):
+                _leave_behind(g, error)
+    for p in sched.allp:
+        p.lrq = _renewed(p.lrq, gort_goes_on)
+    for name in ("grq", "backlog", "ms", "idle_ms", "waiting_for_p", "away", "apart_asleep", "reports", "threads"):
+        setattr(sched, name, _renewed(getattr(sched, name), gort_goes_on))
     sched.ended = threading.Event()
     sched.ended.set()
     sched.sysmon.over = True
