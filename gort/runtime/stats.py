@@ -15,7 +15,7 @@ def collect(sched: Any) -> dict[str, Any]:
     ps = [
         {
             "id": p.id,
-            "m": p.m.id if p.m is not None else None,
+            "m": m.id if (m := p.m) is not None else None,
             "lrq": len(p.lrq),
             "timers": len(p.timers),
             "stolen": p.stolen,

@@ -68,7 +68,8 @@ class Sysmon:
     @property
     def ident(self) -> int | None:
         """Its thread's number."""
-        return self.thread.ident if self.thread is not None else None
+        thread = self.thread
+        return thread.ident if thread is not None else None
 
     def busy(self) -> None:
         """A P is no longer idle.  Under the scheduler's lock."""
