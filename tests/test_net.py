@@ -973,6 +973,28 @@ def test_happy_eyeballs(monkeypatch, procs):
         s.close()
 
 
+@pytest.mark.parametrize("first", ["attempt", "dial"])
+def test_refused_and_silent_until_the_time_is_over(first, monkeypatch):
+    """dial(timeout=) to a host that refuses at one address and is silent at another says it was refused, not that time is over."""
+    from gort.net import dialing
+
+    monkeypatch.setattr(dialing, "HEAD_START", 0.01)
+    listener, fillers = blackhole()
+    dead = ("127.0.0.1", unused_port())
+    monkeypatch.setattr(dialing, "lookup", lambda *_: infos(dead, listener.getsockname(), dead))
+    connect = dialing._connect
+    sooner = 0.1 if first == "attempt" else -0.1  # both have the same limit, and it is a race who notices first
+    monkeypatch.setattr(dialing, "_connect", lambda *args: connect(*args[:-1], args[-1] - sooner))
+
+    def main():
+        with pytest.raises(TimeoutError, match="dial some.where:80 timed out after 0.4 s"):
+            net.dial("some.where:80", timeout=0.4)
+
+    run(main)
+    for s in (listener, *fillers):
+        s.close()
+
+
 @pytest.mark.parametrize("local", [5, ("127.0.0.1", 99999), ("a\0b", 0)])
 def test_a_bad_local_address_of_a_host_with_two(local, monkeypatch):
     """dial(local=...) never returns: an attempt ends by an error that is no OSError, and nobody is told."""

@@ -149,8 +149,8 @@ def _race(infos: list[Info], place: Inet, local: Any, until: float | None) -> so
                 continue
             if not isinstance(won, Exception):
                 return won
-            if not isinstance(won, OSError):
-                raise won  # a bad argument, which is bad for every address
+            if not isinstance(won, OSError) or is_late(won):
+                raise won  # a bad argument, which is bad for every address; or an attempt saw sooner than we that time is over
             errors.append(won)
             won = None
         raise _all_failed(errors)
