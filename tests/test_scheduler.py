@@ -405,10 +405,11 @@ def test_fresh_goroutines_are_stolen_from_a_busy_p(procs: int) -> None:
                 tasks += [go(lambda: ran.append(threading.get_ident())) for _ in range(50)]
         for g in tasks:
             g.join()
-        stats = gort.stats()
+        # Whoever has stolen some counts them when it has them all, and by then others may have taken them on and run them.
+        while (stats := gort.stats())["stolen"] != sum(p["taken"] for p in stats["ps"]):
+            gosched()
         assert len(ran) == len(tasks)
         assert stats["started"] == sum(m["started"] for m in stats["ms"]) == len(tasks) + 1
-        assert stats["stolen"] == sum(p["taken"] for p in stats["ps"])
         if procs == 1:
             assert set(ran) == {here} and stats["stolen"] == 0 and stats["threads"] == 1
         else:
