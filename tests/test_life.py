@@ -815,7 +815,8 @@ def test_a_latch_whose_holder_stayed_behind() -> None:
         pid = os.fork()
         if not pid:
             quiet, peer = map(net.Conn, socket.socketpair())
-            threading.Thread(target=quiet.read, daemon=True).start()  # in gort, but no holder of a latch
+            for wait in (quiet.read, lambda: gort.sleep(1000), lambda: gort.blocking(time.sleep, 1000)):
+                threading.Thread(target=wait, daemon=True).start()  # in gort, but no holder of a latch
             def main():
                 gs = [go(c.send, 1) for c in (ch, other) for _ in range(2)]
                 for g in gs: g.join()
