@@ -143,6 +143,35 @@ def test_an_unasked_exception_is_reported_once(procs: int, reports: Chan[Any]) -
     assert len(reports) == 0
 
 
+@pytest.mark.parametrize("block", ["group", "limit", "over"])
+def test_an_unasked_exception_out_of_a_block_is_reported_at_once(block: str, reports: Chan[Any], procs: int) -> None:
+    """Broken: it is only when the garbage collector comes, for the block's object and the goroutine know each other."""
+
+    def work() -> None:
+        if block == "group":
+            with Group() as group:
+                group.go(fail)
+                sleep(LONG)
+        elif block == "limit":
+            with gort.timeout(LONG) as limit:
+                fail()
+            del limit
+        else:
+            with gort.timeout(0.001):  # the error's cause is what has ended the block
+                sleep(LONG)
+
+    def main() -> None:
+        go(work)
+        args = reports.recv(timeout=20)
+        assert args.exc_type is {"group": ExceptionGroup, "limit": RuntimeError, "over": TimeoutError}[block]
+
+    gc.disable()
+    try:
+        run(main, procs=procs)
+    finally:
+        gc.enable()
+
+
 def test_an_unasked_exception_is_reported_though_all_machines_sleep(reports: Chan[Any]) -> None:
     """Broken: without a GIL a report waits until the thread whose goroutine has failed wakes for something else."""
 

@@ -498,6 +498,34 @@ def test_an_exception_in_a_handler(procs):
     program(main, procs)
 
 
+def test_a_reset_that_a_group_in_a_handler_meets(procs):
+    """A peer's end is reported if goroutines of the handler's meet it; or another's error beside it is not."""
+
+    def main():
+        def handler(conn):
+            other = conn.read(1)
+            with gort.Group() as group:
+                group.go(conn.write, b"x" * 50_000_000)
+                group.go(conn.read_all)
+                if other == b"!":
+                    group.go(net.dial, ("127.0.0.1", unused_port()))
+
+        with reports() as told, server(handler) as listener:
+            for word in (b".", b"!", b"."):
+                client = socket.create_connection(listener.addr)
+                client.send(word)
+                assert answer(client)
+                reset(client)
+            end = time.monotonic() + 10
+            while not told or gort.num_goroutine() > 2:
+                assert time.monotonic() < end
+                gort.sleep(0.001)
+        assert len(told) == 1
+        assert ConnectionRefusedError in map(type, told[0].exc_value.exceptions)
+
+    program(main, procs)
+
+
 def test_another_connection_s_reset_in_a_handler_is_an_error():
     """A handler whose own errand fails (a database's connection is reset) is not reported."""
 

@@ -74,6 +74,15 @@ def serve(
     _Server(listener, handler, limit).run(grace)
 
 
+def _is_peers_end(exc: BaseException, conn: Conn) -> bool:
+    """Does it say that the connection's peer has gone, and nothing else?  (A Group's errors come in an ExceptionGroup.)"""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_is_peers_end(one, conn) for one in exc.exceptions)
+    if not isinstance(exc, OSError) or getattr(exc, "conn", None) is not conn:
+        return False
+    return isinstance(exc, (ConnectionError, ssl.SSLError)) or exc.errno in _LOST
+
+
 class _Server:
     """One `serve` that is going on."""
 
@@ -151,10 +160,8 @@ class _Server:
                     except OSError:
                         return  # a client that does not speak TLS, is too slow, or does not trust us: nothing of ours
                 handler(conn)
-            except OSError as exc:
-                if getattr(exc, "conn", None) is not conn:
-                    raise
-                if not isinstance(exc, (ConnectionError, ssl.SSLError)) and exc.errno not in _LOST:
+            except Exception as exc:
+                if not _is_peers_end(exc, conn):
                     raise
             finally:
                 self._ended(conn)

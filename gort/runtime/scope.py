@@ -64,6 +64,9 @@ def _between_goroutines() -> Goroutine[Any] | None:
     return g
 
 
+_LEFT = object()  # whose a scope is that has been left
+
+
 class Scope:
     """A block of code of one goroutine, or plain thread, that `cancel` ends."""
 
@@ -72,7 +75,7 @@ class Scope:
     def __init__(self) -> None:
         self.active = False
         self.error: Cancelled | None = None
-        self.g: Any = None  # the goroutine, or the plain thread
+        self.g: Any = None  # the goroutine, or the plain thread; in the end _LEFT
         self.parent: Scope | None = None
         self.once = [None]
         self.shields = 0  # how many shields stood around the block when it began
@@ -116,6 +119,8 @@ class Scope:
         self.active = False
         g = self.g
         assert g is not None
+        if g is _LEFT:
+            return exc is not None and exc is self.error
         if owner() is not g and self._left_elsewhere(exc):
             return False
         inner = getattr(g, "_scope", None)
@@ -131,6 +136,9 @@ class Scope:
         carrier = g.carrier
         if carrier.pending is not None and carrier.pending is self.error:
             carrier.m.advance(carrier)
+        # An exception that ends the goroutine knows the scope (by a frame's variable, or as Cancelled.scope).  If we knew
+        # the goroutine, only the collector would find out that nobody asks for it, and it would be reported long after.
+        self.g = _LEFT
         return exc is not None and exc is self.error
 
     def _left_elsewhere(self, exc: BaseException | None) -> bool:
