@@ -1682,6 +1682,7 @@ def test_tls_close_write_before_the_handshake(certificate):
             sock = socket.create_connection(addr)
             with net.tls.TLSConn(sock, certificate.client(), server_hostname="gort.test") as conn:
                 conn.close_write()
+                returned.send(1)
                 assert conn.read(timeout=10) == b"still here"
         assert told == [b""]
 
