@@ -457,6 +457,25 @@ def test_abrupt_ends(end: str, status: int) -> None:
     check(f"def main():\n    go(parked); sleep(0.001)\n    {end}\nrun(lambda: go(main).join(), procs=2)", status)
 
 
+def test_threads_with_greenlets_end_beside_others() -> None:
+    """Broken: without a GIL the process crashes when a thread's own greenlet is dropped by another while the thread ends."""
+    check(
+        """
+        import collections, greenlet
+        left = collections.deque()
+        def drops():
+            while True:
+                try: left.popleft()
+                except IndexError: time.sleep(0)
+        threading.Thread(target=drops, daemon=True).start()
+        for _ in range(300):
+            threads = [threading.Thread(target=lambda: left.append(greenlet.getcurrent())) for _ in range(4)]
+            for t in threads: t.start()
+            for t in threads: t.join()
+        """
+    )
+
+
 # -- fork -------------------------------------------------------------------------------------------------------------
 
 

@@ -6,14 +6,26 @@ bare one takes 45.  Ten thousand goroutines in blocking calls are ten thousand t
 
 From 3.13 on CPython has the bare one, with a handle to join it by.  `Light` has of Thread's face what the runtime uses.
 `threading.current_thread()` still works in it: as in every thread that threading has not started, it makes a dummy.
+
+The end of a thread.  When one that had greenlets has ended, greenlet may look for who still refers to the thread's own one, to
+free it if that is nobody who can be found.  It looks through a pointer that it holds no reference to (3.5.6), and without a
+GIL another thread may drop the last one meanwhile: the process crashed so, at a machine's end.  That search is optional, so
+there it is off; what it would find is that a thread left a greenlet by a last switch that never came back, and a machine's does not.
 """
 
 from __future__ import annotations
 
 import _thread
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
+
+import greenlet
+
+_optional: Any = getattr(getattr(greenlet, "_greenlet", None), "enable_optional_cleanup", None)
+if _optional is not None and not getattr(sys, "_is_gil_enabled", lambda: True)():
+    _optional(False)
 
 _start: Any = getattr(_thread, "start_joinable_thread", None)
 
