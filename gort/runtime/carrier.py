@@ -179,6 +179,7 @@ def carry(first: Goroutine[Any] | None = None) -> None:
                 first = None
             elif _ANY and p is not None and handoff.blocks(m.sched, g) and handoff.start_apart(m.sched, g):
                 m.started = n - 1
+                m.moves += 2  # stats.py
                 continue
             if m.starter is None and p is not None and p.lrq:
                 m.starter = starter = m.free.pop() if m.free else m.maker

@@ -107,12 +107,16 @@ class Scheduler:
 
     def rescue(self, p: Processor) -> None:
         """`go` put a goroutine on a P that another machine has taken meanwhile, and that may be idle by now."""
+        m: Any = getcurrent().m  # type: ignore[attr-defined]  # the machine that has lost it
         while True:
+            m.moves += 1  # odd: it may have one in its hands (stats.py)
             try:
                 g = p.lrq.pop()
             except IndexError:
+                m.moves += 1
                 return  # somebody runs it
             self.grq.append(g)
+            m.moves += 1
             self.wake_for_work()
             if self.closed and not self.ms:
                 drop_fresh(self)
