@@ -514,7 +514,7 @@ def test_a_reset_that_a_group_in_a_handler_meets(procs):
             for word in (b".", b"!", b"."):
                 client = socket.create_connection(listener.addr)
                 client.send(word)
-                assert answer(client)
+                answer(client)  # (The other error may come before anything has been written.)
                 reset(client)
             end = time.monotonic() + 10
             while not told or gort.num_goroutine() > 2:
