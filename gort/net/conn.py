@@ -34,8 +34,9 @@ from typing import Any
 from greenlet import getcurrent
 
 from ..runtime import overdue as _overdue
+from ..runtime.direction import Direction, take_error
 from ..runtime.latch import contend
-from ..runtime.netpoll import Descriptor, Direction, take_error
+from ..runtime.netpoll import Descriptor
 from ..runtime.wait import give_way, is_late, late
 from .ahead import CHUNK, MOST, ReadAhead
 from .errors import ConnClosed

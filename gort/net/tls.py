@@ -32,7 +32,7 @@ from time import monotonic
 from typing import Any
 
 from ..runtime.blocking import blocking
-from ..runtime.netpoll import Direction
+from ..runtime.direction import Direction
 from ..runtime.scope import Scope
 from ..runtime.wait import is_late, late
 from ..sync import Mutex

@@ -22,7 +22,8 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..runtime.netpoll import Descriptor, Direction
+from ..runtime.direction import Direction
+from ..runtime.netpoll import Descriptor
 from .turns import WriteTurns
 
 Data: TypeAlias = "bytes | bytearray | memoryview"

@@ -15,6 +15,8 @@ Read the files in this order; each opens with its own essay and imports only fro
     ages        for how long a goroutine has waited
     carrier     the greenlet that runs goroutines one after another, and the turn of the local run queue
     poller      epoll and kqueue, in which a machine sleeps
+    direction   who waits to read from a descriptor, or to write, and how long they may
+    bell        by which a plain thread that waits for I/O is woken
     netpoll     descriptors: a goroutine that waits for I/O holds no thread
     surplus     machines too many, and when they end
     blocking    a call that may block runs on a spare thread, and its goroutine parks

@@ -31,7 +31,8 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from . import blocking, ending, netpoll, sleep, wait
+from . import blocking, ending, sleep, wait
+from .bell import Bell
 from .carrier import Carrier, carry
 from .goroutine import FREE_THREADED, Goroutine
 from .poller import new_poller
@@ -41,7 +42,7 @@ _RUN_CODE = carry.__code__
 _WAITS = {
     wait._park_thread.__code__,
     sleep._sleep_thread.__code__,
-    netpoll.Bell.wait.__code__,
+    Bell.wait.__code__,
     blocking._call.__code__,
     ending.Patience.wait.__code__,
     ending.join_end.__code__,

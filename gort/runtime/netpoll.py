@@ -10,44 +10,32 @@ its own poller (poller.py).  A descriptor is registered, edge-triggered and for 
 poller of each machine whose goroutine has ever waited for it: one registration for its life, no system call for each
 wait.
 
-No event is lost.  The kernel reports an edge once.  If nobody waits at that moment, the descriptor's direction
-remembers it (`edge`), and the next wait returns at once, to try again.  Waiting and the arrival of an event exclude
-each other by the direction's latch.  A remembered edge may be stale; that costs one more "would block".  The first
-registration reports what is already there, so nothing can have been missed before it.  An event wakes all who wait in
-its direction, for it may stand for more than one of them can take; all try, and who fails waits again.
-
-Deadlines belong to a direction, as in Go: set once, they hold for every wait until they are moved.  A wait with a
-deadline needs a timer, but one timer for a direction, and a later deadline leaves it where it is: when it rings too
-early it is planned anew.  So a program that moves the deadline before each read pays for a store, not for a timer.
-A write that must read first (TLS) waits among the readers without minding their deadline: `wait_across`.
+Who waits, and for how long, is a matter of each direction by itself: direction.py.  A plain thread, which has no poller,
+waits beside a bell: bell.py.
 
 Closing.  `close` wakes everybody who waits, with an error, and takes the descriptor out of the pollers *before* its
 number is given back to the system, so that an event for a new descriptor of the same number never finds the old one.
 An event that was already fetched may still name the number: it finds the new Descriptor, and costs it one try.
 If other code closed the number behind our back, the kernel tells nobody; the waiters' deadlines hold, `close` still
 wakes them, and so does the first wait for a new Descriptor of that number.
-
-What a wake-up means is written into the ticket: None, "try again", or the error to raise (closed, deadline).
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import select
-import time
-from collections import deque
-from math import ceil, inf
+from math import inf
 from time import monotonic
 from typing import Any
 
 from ..errors import GortError
 from . import wait
-from .latch import contend
+from .bell import Bell
+from .direction import Direction, take_error
 from .poller import Poller, new_poller
 from .sleep import sleep
 from .timers import check_seconds, deadline
-from .wait import Ticket, park, ready, waiter
+from .wait import Ticket, park, waiter
 
 NONE_LEFT = (errno.EMFILE, errno.ENFILE)  # the process, or the system, has no descriptor left
 
@@ -57,161 +45,6 @@ class DescriptorClosed(GortError, OSError):
 
     def __init__(self, fd: int = -1) -> None:
         super().__init__(errno.EBADF, f"descriptor {fd} is closed: it was closed by its owner, before this wait or during it")
-
-
-class Direction:
-    """The waiters of one descriptor in one direction: the place where their tickets are.
-
-    `first` and `others` are the tickets that wait; others is None while there is at most one.  A fifth item marks a
-    ticket that does not mind the deadline.  All but `edge` and `deadline` are read and changed under `latch`.
-    """
-
-    __slots__ = ("alarm", "carrier", "deadline", "edge", "first", "hup", "latch", "name", "others", "owner", "ticket")
-
-    external = True  # what waits here may be woken from outside the program: see deadlock.py
-
-    def __init__(self, owner: Descriptor, name: str) -> None:
-        self.owner = owner
-        self.name = name
-        self.edge = False  # an event came while nobody waited
-        self.hup = False  # the peer has ended its side, or something else is not as usual: see net/conn.py
-        self.first: Ticket | None = None
-        self.others: list[Ticket] | None = None
-        self.latch: list[None] = [None]
-        self.deadline: float | None = None
-        self.alarm: list[Any] | None = None  # the timer's entry: [self or None, sched, heap, when]
-        # The carrier that may take the short way of waiting (Descriptor.wait_read): it has waited here before, so its
-        # machine's poller knows us, and there is no deadline, and we are not closed.
-        self.carrier: Any = None
-        # And the ticket it uses there, again and again.  Nobody can mistake one wait for the next: such a wait has no
-        # timer, and who claims the ticket is done with it before the waiter can run.
-        self.ticket: Ticket = [None, None, self, None]
-
-    def lock(self) -> None:
-        try:
-            self.latch.pop()
-        except IndexError:
-            contend(self.latch)
-
-    def publish(self, ticket: Ticket) -> None:
-        """Have the ticket wait.  Under the latch."""
-        if self.first is None:
-            self.first = ticket
-        elif self.others is None:
-            self.others = [ticket]
-        else:
-            self.others.append(ticket)
-
-    def withdraw(self, ticket: Ticket) -> bool:
-        self.lock()
-        alive = ticket[0] is not None
-        if alive:
-            ticket[0] = None
-            others = self.others
-            if ticket is self.first:
-                self.first = others.pop(0) if others else None
-            elif others is not None and ticket in others:  # else it was never published: see _wait_thread
-                others.remove(ticket)
-            if not others:
-                self.others = None
-        self.latch.append(None)
-        return alive
-
-    def reason(self, _ticket: Ticket) -> str:
-        return f"I/O: {self.name} of descriptor {self.owner.fd}"
-
-    def _claim(self, across: bool) -> list[tuple[Any, Ticket]]:
-        """Claim the tickets that wait, with those of `wait_across` or without.  Under the latch."""
-        tickets = [] if self.first is None else [self.first, *(self.others or ())]
-        self.first = self.others = None
-        if not across:
-            for ticket in tickets:
-                if len(ticket) > 4:
-                    self.publish(ticket)
-            tickets = [ticket for ticket in tickets if len(ticket) == 4]
-        claimed = [(ticket[0], ticket) for ticket in tickets]
-        for ticket in tickets:
-            ticket[0] = None
-        return claimed
-
-    def fire(self) -> None:
-        """An event: wake all who wait in this direction, or remember it."""
-        self.lock()
-        claimed = self._claim(True)
-        if not claimed:
-            self.edge = True
-        self.latch.append(None)
-        for w, _ticket in claimed:
-            ready(w)
-
-    def fail(self, error: Any, across: bool) -> None:
-        """Wake all who wait (across: also in `wait_across`) with error() for each."""
-        self.lock()
-        claimed = self._claim(across)
-        self.latch.append(None)
-        for w, ticket in claimed:
-            ticket[1] = error()
-            ready(w)
-
-    # -- deadlines ----------------------------------------------------------------------------------------------
-
-    def set_deadline(self, when: float | None) -> None:
-        self.lock()
-        before, self.deadline = self.deadline, when
-        self.carrier = None
-        waits = self.first is not None
-        self.latch.append(None)
-        if when is None:
-            self.disarm()
-        elif waits and (before is None or when < before):
-            # They wait too long: have them try again, and wait anew.  With a later deadline the timer sees to it.
-            self.fail(self.late if monotonic() >= when else lambda: None, False)
-
-    def late(self) -> TimeoutError:
-        return wait.late(f"{self.name} of descriptor {self.owner.fd}: its deadline is over")
-
-    def arm(self, sched: Any) -> None:
-        """See to it that a timer of this scheduler rings at the deadline or before.
-
-        Two threads may do so at once; then there are two timers, and one rings for nothing.
-        """
-        when = self.deadline
-        alarm = self.alarm
-        if when is None or when == inf:
-            return
-        if alarm is not None and alarm[0] is self and alarm[1] is sched and alarm[3] <= when:
-            return
-        self.disarm()
-        self.alarm = entry = [self, sched, None, when]
-        sched.add_timer(when, entry, _ring)
-
-    def disarm(self) -> None:
-        alarm, self.alarm = self.alarm, None
-        if alarm is not None and alarm[0] is not None:
-            alarm[0] = None
-            if alarm[2] is not None:
-                alarm[2].dead += 1
-
-
-def _ring(entry: list[Any]) -> None:
-    """A direction's timer, in the hub: the deadline is over, or was moved since the timer was planned."""
-    side = entry[0]
-    if side is None:
-        return
-    entry[0] = None
-    when = side.deadline
-    if when is None:
-        return
-    if monotonic() >= when:
-        side.fail(side.late, False)
-    elif side.first is not None:
-        side.arm(entry[1])
-
-
-def take_error(ticket: Ticket) -> BaseException:
-    """The error in a ticket.  It is taken out, for a frame that keeps its own exception is a cycle for the collector."""
-    ticket[1], error = None, ticket[1]
-    return error
 
 
 class Descriptor:
@@ -422,52 +255,3 @@ class Descriptor:
 
     def __repr__(self) -> str:
         return f"<Descriptor {self.fd}{' closed' if self.closed else ''}>"
-
-
-class Bell:
-    """The waiter of a plain thread: like a carrier for those who wake it; behind it a pipe that the thread polls."""
-
-    __slots__ = ("pipe", "throws", "woken")
-
-    asleep = False
-
-    def __init__(self) -> None:
-        self.pipe = (-1, -1)
-        self.pipe = os.pipe()
-        self.throws: deque[tuple[Any, BaseException]] = deque()
-        self.woken = False
-
-    @property
-    def ready(self) -> Bell:
-        return self
-
-    @property
-    def m(self) -> Bell:
-        return self
-
-    def append(self, _item: Any) -> None:
-        if self.pipe[1] >= 0:  # else a signal handler has raised while the thread took its ticket back
-            os.write(self.pipe[1], b"x")
-        self.woken = True
-
-    def wait(self, fd: int, what: int, until: float) -> bool:
-        """Wait for the descriptor or the bell; was it the descriptor?"""
-        poll = select.poll()
-        poll.register(fd, what)
-        poll.register(self.pipe[0], select.POLLIN)
-        left = max(0.0, until - monotonic())
-        events = poll.poll(None if left == inf else min(ceil(left * 1000), 2**31 - 1))
-        return any(number == fd for number, _bits in events)
-
-    def rest(self) -> None:
-        os.read(self.pipe[0], 1)  # blocks until it has been rung
-        while not self.woken:  # and until the one who rang no longer needs the pipe
-            time.sleep(0)
-
-    def close(self) -> None:
-        (read, write), self.pipe = self.pipe, (-1, -1)
-        if read >= 0:
-            os.close(read)
-            os.close(write)
-
-    __del__ = close  # a signal handler may have raised as soon as it was made

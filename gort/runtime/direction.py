@@ -1,0 +1,185 @@
+"""A direction: who waits to read from a descriptor, or to write, and how long they may.
+
+The idea.  A descriptor (netpoll.py) has two of them, which know nothing of each other: a full buffer stops no reader.
+Each is a place where tickets wait (wait.py).  What a wake-up means is written into the ticket: None, "try again", or the
+error to raise (closed, deadline).
+
+No event is lost.  The kernel reports an edge once.  If nobody waits at that moment, the direction remembers it (`edge`),
+and the next wait returns at once, to try again.  Waiting and the arrival of an event exclude each other by the latch.
+A remembered edge may be stale; that costs one more "would block".  The first registration reports what is already
+there, so nothing can have been missed before it.  An event wakes all who wait, for it may stand for more than one of
+them can take; all try, and who fails waits again.
+
+Deadlines belong to a direction, as in Go: set once, they hold for every wait until they are moved.  A wait with a
+deadline needs a timer, but one timer for a direction, and a later deadline leaves it where it is: when it rings too
+early it is planned anew.  So a program that moves the deadline before each read pays for a store, not for a timer.
+A write that must read first (TLS) waits among the readers without minding their deadline: `Descriptor.wait_across`.
+
+Refused: a timer for each wait (that is what timeouts are for), and to wake one waiter for an event, as for a lock (it may
+be cancelled at that very moment, and nobody would know what is left to be read).
+"""
+
+from __future__ import annotations
+
+from math import inf
+from time import monotonic
+from typing import Any
+
+from . import wait
+from .latch import contend
+from .wait import Ticket, ready
+
+
+class Direction:
+    """The waiters of one descriptor in one direction: the place where their tickets are.
+
+    `first` and `others` are the tickets that wait; others is None while there is at most one.  A fifth item marks a
+    ticket that does not mind the deadline.  All but `edge` and `deadline` are read and changed under `latch`.
+    """
+
+    __slots__ = ("alarm", "carrier", "deadline", "edge", "first", "hup", "latch", "name", "others", "owner", "ticket")
+
+    external = True  # what waits here may be woken from outside the program: see deadlock.py
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.owner = owner
+        self.name = name
+        self.edge = False  # an event came while nobody waited
+        self.hup = False  # the peer has ended its side, or something else is not as usual: see net/conn.py
+        self.first: Ticket | None = None
+        self.others: list[Ticket] | None = None
+        self.latch: list[None] = [None]
+        self.deadline: float | None = None
+        self.alarm: list[Any] | None = None  # the timer's entry: [self or None, sched, heap, when]
+        # The carrier that may take the short way of waiting (Descriptor.wait_read): it has waited here before, so its
+        # machine's poller knows us, and there is no deadline, and we are not closed.
+        self.carrier: Any = None
+        # And the ticket it uses there, again and again.  Nobody can mistake one wait for the next: such a wait has no
+        # timer, and who claims the ticket is done with it before the waiter can run.
+        self.ticket: Ticket = [None, None, self, None]
+
+    def lock(self) -> None:
+        try:
+            self.latch.pop()
+        except IndexError:
+            contend(self.latch)
+
+    def publish(self, ticket: Ticket) -> None:
+        """Have the ticket wait.  Under the latch."""
+        if self.first is None:
+            self.first = ticket
+        elif self.others is None:
+            self.others = [ticket]
+        else:
+            self.others.append(ticket)
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        self.lock()
+        alive = ticket[0] is not None
+        if alive:
+            ticket[0] = None
+            others = self.others
+            if ticket is self.first:
+                self.first = others.pop(0) if others else None
+            elif others is not None and ticket in others:  # else it was never published: see _wait_thread
+                others.remove(ticket)
+            if not others:
+                self.others = None
+        self.latch.append(None)
+        return alive
+
+    def reason(self, _ticket: Ticket) -> str:
+        return f"I/O: {self.name} of descriptor {self.owner.fd}"
+
+    def _claim(self, across: bool) -> list[tuple[Any, Ticket]]:
+        """Claim the tickets that wait, with those of `wait_across` or without.  Under the latch."""
+        tickets = [] if self.first is None else [self.first, *(self.others or ())]
+        self.first = self.others = None
+        if not across:
+            for ticket in tickets:
+                if len(ticket) > 4:
+                    self.publish(ticket)
+            tickets = [ticket for ticket in tickets if len(ticket) == 4]
+        claimed = [(ticket[0], ticket) for ticket in tickets]
+        for ticket in tickets:
+            ticket[0] = None
+        return claimed
+
+    def fire(self) -> None:
+        """An event: wake all who wait in this direction, or remember it."""
+        self.lock()
+        claimed = self._claim(True)
+        if not claimed:
+            self.edge = True
+        self.latch.append(None)
+        for w, _ticket in claimed:
+            ready(w)
+
+    def fail(self, error: Any, across: bool) -> None:
+        """Wake all who wait (across: also in `wait_across`) with error() for each."""
+        self.lock()
+        claimed = self._claim(across)
+        self.latch.append(None)
+        for w, ticket in claimed:
+            ticket[1] = error()
+            ready(w)
+
+    # -- deadlines ----------------------------------------------------------------------------------------------
+
+    def set_deadline(self, when: float | None) -> None:
+        self.lock()
+        before, self.deadline = self.deadline, when
+        self.carrier = None
+        waits = self.first is not None
+        self.latch.append(None)
+        if when is None:
+            self.disarm()
+        elif waits and (before is None or when < before):
+            # They wait too long: have them try again, and wait anew.  With a later deadline the timer sees to it.
+            self.fail(self.late if monotonic() >= when else lambda: None, False)
+
+    def late(self) -> TimeoutError:
+        return wait.late(f"{self.name} of descriptor {self.owner.fd}: its deadline is over")
+
+    def arm(self, sched: Any) -> None:
+        """See to it that a timer of this scheduler rings at the deadline or before.
+
+        Two threads may do so at once; then there are two timers, and one rings for nothing.
+        """
+        when = self.deadline
+        alarm = self.alarm
+        if when is None or when == inf:
+            return
+        if alarm is not None and alarm[0] is self and alarm[1] is sched and alarm[3] <= when:
+            return
+        self.disarm()
+        self.alarm = entry = [self, sched, None, when]
+        sched.add_timer(when, entry, _ring)
+
+    def disarm(self) -> None:
+        alarm, self.alarm = self.alarm, None
+        if alarm is not None and alarm[0] is not None:
+            alarm[0] = None
+            if alarm[2] is not None:
+                alarm[2].dead += 1
+
+
+def _ring(entry: list[Any]) -> None:
+    """A direction's timer, in the hub: the deadline is over, or was moved since the timer was planned."""
+    side = entry[0]
+    if side is None:
+        return
+    entry[0] = None
+    when = side.deadline
+    if when is None:
+        return
+    if monotonic() >= when:
+        side.fail(side.late, False)
+    elif side.first is not None:
+        side.arm(entry[1])
+
+
+def take_error(ticket: Ticket) -> BaseException:
+    """The error in a ticket.  It is taken out, for a frame that keeps its own exception is a cycle for the collector."""
+    ticket[1], error = None, ticket[1]
+    return error
