@@ -555,8 +555,11 @@ def test_stacks_tell_what_everybody_does() -> None:
     def main() -> None:
         ch: Chan[int] = Chan()
         g = settle(go(waits_here, ch))
-        fresh = go(int)
-        text = gort.stacks()
+        while True:
+            fresh = go(int)
+            text = gort.stacks()
+            if not fresh.done():
+                break  # else the system has kept main from its CPU, its P was given to another machine, and that ran it
         for part in ("waits_here", "chan receive", "started at", "not started", "running", "main"):
             assert part in text
         assert all(f"goroutine {x.id} " in text for x in (g, fresh, current()) if x is not None)
