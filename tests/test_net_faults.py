@@ -654,12 +654,14 @@ PLAIN_CTRL_C = """
 import os, signal, socket, sys, threading
 import gort
 from gort import net
+from gort.green import os as green_os, select, subprocess
 from gort.green import socket as green
 
 gort.go(lambda: None).join()  # so there is a background runtime, to whom SIGINT belongs
 a, b = socket.socketpair()
 conn, peer = net.Conn(a), net.Conn(b)
 listener = net.listen("127.0.0.1:0")
+pipe, _ = os.pipe()
 twin = green.socket(fileno=os.dup(conn.fileno()))
 
 def limited():
@@ -681,7 +683,8 @@ def early():  # in the middle of gort's own work, which then waits
 
 wait = {
     "read": conn.read, "write": lambda: conn.write(bytes(10**8)), "accept": listener.accept, "green": lambda: twin.recv(1),
-    "limited": limited, "early": early,
+    "limited": limited, "early": early, "select": lambda: select.select([conn], [], []), "pipe": lambda: green_os.read(pipe, 1),
+    "process": lambda: subprocess.run(["sleep", "50"]),
 }[sys.argv[1]]
 before = os.listdir("/proc/self/fd")
 try:
@@ -697,7 +700,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("where", ["read", "write", "accept", "green", "limited", "early"])
+@pytest.mark.parametrize("where", ["read", "write", "accept", "green", "limited", "early", "select", "pipe", "process"])
 def test_ctrl_c_while_a_plain_thread_waits(where):
     """The main thread, a plain one beside a runtime, cannot be interrupted in its waits for I/O."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -12,7 +12,7 @@ While `run` runs on the main thread (`Interrupt`):
   one that computes without end can be stopped; and no shield (scope.py) holds it back from main.
 
 While the main thread is a plain thread beside a `Runtime` (`Deferral`): raised at once, unless that thread is inside
-one of gort's functions (waiting in one does not count); then a moment later.
+one of gort's functions (waiting in one does not count, nor do the green twins); then a moment later.
 
 "Own code" means: no frame of gort between the goroutine's base and the interrupted line.
 
@@ -167,10 +167,19 @@ class Interrupt:
 
 
 def _only_waits(frame: FrameType | None) -> bool:
-    """Is what it does in gort to wait: for a ticket, or for the end of a runtime?"""
+    """Is what it does in gort to wait: for a ticket, or for the end of a runtime?  Or is it in a green twin's own code?
+
+    On a plain thread that makes the standard module's calls, and may be interrupted as the standard module's own.
+    """
     while frame is not None and not of_gort(frame):
         frame = frame.f_back  # the standard library's Event.wait and Thread.join
-    return frame is not None and frame.f_code in _WAITS
+    if frame is not None and frame.f_code in _WAITS:
+        return True
+    while frame is not None:
+        if of_gort(frame) and not frame.f_globals["__name__"].startswith("gort.green."):
+            return False
+        frame = frame.f_back
+    return True
 
 
 class Deferral:
