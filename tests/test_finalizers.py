@@ -69,7 +69,7 @@ def test_between_two_goroutines_blocks_work(procs: int, fn: Any) -> None:
 
     assert run(main, procs=procs) == 1
     (seen,) = SEEN
-    assert isinstance(seen, TimeoutError) if fn is _limited else seen == 3
+    assert isinstance(seen, TimeoutError) if fn is _limited else seen == 3, repr(seen)
 
 
 def test_between_two_goroutines_it_is_not_taken_for_a_greenlet_of_somebody_else() -> None:
