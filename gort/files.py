@@ -18,9 +18,12 @@ comes at the next operation that waits.  So a file that was being opened is open
 from __future__ import annotations
 
 import _pyio  # type: ignore[import-not-found]
+import atexit
 import builtins
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from . import borrow
 from .buffered import BufferedRandom, BufferedReader, BufferedWriter, TextIOWrapper
@@ -109,6 +112,35 @@ class RawFile(io.FileIO):
             self._spare(io.FileIO.close) if self.writable() else super().close()
 
 
+_unflushed: WeakSet[Any] = WeakSet()  # all that may have to be flushed at exit
+
+
+def _remembered(cls: type) -> Callable[..., Any]:
+    """The class, to make one that is flushed at exit if it is still open, and stands before a file on a disk.
+
+    Its finalizer alone would not do: without a GIL the interpreter collects all that is left at its end in no certain
+    order, and a text that is finalized after the raw file below it has nowhere to go.
+    """
+
+    def make(below: Any, *args: Any, **kw: Any) -> Any:
+        file = cls(below, *args, **kw)
+        if getattr(below, "raw", below)._kind is FILE and file.writable():
+            _unflushed.add(file)
+        return file
+
+    return make
+
+
+@atexit.register
+def _flush_all() -> None:
+    for file in list(_unflushed):
+        try:
+            if not file.closed:
+                file.flush()
+        except Exception:
+            pass  # as a finalizer would
+
+
 if TYPE_CHECKING:
     from builtins import open  # noqa: UP029
 else:
@@ -119,9 +151,9 @@ else:
             "__name__": "gort",
             "FileIO": RawFile,
             "BufferedReader": BufferedReader,
-            "BufferedWriter": BufferedWriter,
-            "BufferedRandom": BufferedRandom,
-            "TextIOWrapper": TextIOWrapper,
+            "BufferedWriter": _remembered(BufferedWriter),
+            "BufferedRandom": _remembered(BufferedRandom),
+            "TextIOWrapper": _remembered(TextIOWrapper),
             "text_encoding": io.text_encoding,
             "DEFAULT_BUFFER_SIZE": io.DEFAULT_BUFFER_SIZE,
         },

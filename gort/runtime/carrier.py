@@ -47,29 +47,23 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from . import handoff
+from . import apart, handoff
+from .carrying import Carrying
 from .goroutine import FAILED, FREE_THREADED, PENDING, Goroutine
-from .wait import Ticket, live_ticket
+from .wait import Hub, Ticket, own_stack
 
 TURN = 61
 _ANY = handoff.ANY
 
 
-class Carrier(greenlet):
+class Carrier(Carrying, greenlet):
     """A greenlet that runs goroutines."""
 
     __slots__ = ("g", "inner", "m", "pending", "ready", "seq", "wait")
 
-    carries = True
-
     # Set by Machine.new_carrier: an __init__ of its own would add 300 ns to the price of a carrier.
-    m: Any
-    ready: Any  # m.ready
-    g: Goroutine[Any] | None
-    inner: Any  # a greenlet that the goroutine made itself and that waits in its place
     wait: Ticket | None
     seq: int  # which of its machine's waits it is in, or was in last: see ages.py
-    pending: BaseException | None
 
     def rest(self) -> bool:
         """Let the machine go on without us until we are the starter again.  False: end for good."""
@@ -94,37 +88,6 @@ class Carrier(greenlet):
                 continue
             m.starter = None
             return True
-
-    # -- what it does, for people (dumps, `Goroutine.state`); from any thread, as of this moment -----------------
-
-    def waits(self) -> bool:
-        """Is it parked with a ticket that nobody has claimed?"""
-        return live_ticket(self) is not None or live_ticket(self.inner) is not None
-
-    def waits_outside(self) -> bool:
-        """Does it wait for something that comes from outside the program (I/O, a blocking call)?"""
-        for w in (self, self.inner):
-            ticket = w.wait if w is not None else None
-            if ticket is not None and getattr(ticket[2], "external", False):
-                return True
-        return False
-
-    def waited(self, now: float) -> float:
-        """For how many seconds, at least, it has waited."""
-        for w in (self, self.inner):
-            if live_ticket(w) is not None:
-                m = self.m
-                if m.watch.tick == m.started + m.parked + m.yielded:  # stuck, or asleep, since sysmon looked last
-                    return max(m.ages.waited(w.seq, now), now - m.watch.tick_at)
-                return m.ages.waited(w.seq, now)
-        return 0.0
-
-    def wait_reason(self) -> str:
-        for w in (self, self.inner):
-            ticket = live_ticket(w)
-            if ticket is not None:
-                return ticket[2].reason(ticket)
-        return ""
 
     def runs(self) -> bool:
         """Is it the one that its machine runs right now?"""
@@ -177,7 +140,7 @@ def carry(first: Goroutine[Any] | None = None) -> None:
                 continue
             if first is not None:
                 first = None
-            elif _ANY and p is not None and handoff.blocks(m.sched, g) and handoff.start_apart(m.sched, g):
+            elif _ANY and p is not None and handoff.blocks(m.sched, g) and apart.start(m.sched, g):
                 m.started = n - 1
                 m.moves += 2  # stats.py
                 continue
@@ -260,8 +223,12 @@ def current() -> Goroutine[Any] | None:
         w: Any = getcurrent()
     except RuntimeError:  # the interpreter is ending, and closes a generator, say, that was left suspended in a block
         return None
-    while w is not None:
-        if type(w) is Carrier:
-            return w.g
-        w = w.parent
-    return None
+    while type(w) is not Carrier:
+        up = w.parent
+        if up is None:
+            stand = own_stack(w)
+            return None if stand is None else stand.g
+        if type(w) is Hub:
+            return None
+        w = up
+    return w.g

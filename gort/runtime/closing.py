@@ -101,7 +101,11 @@ def all_ended(sched: Any) -> None:
     drop_fresh(sched)
     sched.ended.set()
     while sched.reports:
-        report(*sched.reports.popleft())
+        try:
+            reported = sched.reports.popleft()
+        except IndexError:
+            return
+        report(*reported)
 
 
 def join_threads(sched: Any, patience: ending.Patience | None = None) -> None:

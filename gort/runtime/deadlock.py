@@ -198,7 +198,7 @@ def _tell(sched: Any, main: Any) -> None:
     text = "all goroutines are asleep - deadlock!\n\n" + stacks.dump(sched)
     for g in targets:
         carrier = g.carrier
-        for w in (carrier, carrier.inner):
-            ticket = w.wait if w is not None else None
+        for w in carrier.stands():
+            ticket = w.wait
             if ticket is not None and ticket[0] is w and ticket[2].withdraw(ticket):
                 ready_throw(w, Deadlock(text))

@@ -35,13 +35,15 @@ from typing import Any
 from greenlet import getcurrent
 
 from ..errors import Cancelled
+from .apart import begin
 from .carrier import Carrier, carry
+from .carrying import Carrying
 from .goroutine import PENDING, Goroutine
 from .stacks import of_gort
 from .wait import Ticket
 
 
-_BASE = carry.__code__
+_BASE = {carry.__code__, begin.__code__}
 
 
 def _interrupts() -> bool:
@@ -49,7 +51,7 @@ def _interrupts() -> bool:
     frame: FrameType | None = sys._getframe(2)
     called = True  # so far, all are gort's own that have led to `request`
     module = None
-    while frame is not None and frame.f_code is not _BASE:
+    while frame is not None and frame.f_code not in _BASE:
         if module is not frame.f_globals:  # else as the frame before: half the price of a deep stack
             module = frame.f_globals
             if not of_gort(frame):
@@ -66,13 +68,13 @@ class Delivery:
     __slots__ = ()
 
     asleep: bool
-    carriers: set[Carrier]
+    carriers: set[Carrying]
     hub: Any
     mail: deque[Any]
     ready: Any
     sched: Any
     throws: deque[Any]
-    undelivered: list[Carrier]
+    undelivered: list[Carrying]
 
     def nudge(self) -> None:
         raise NotImplementedError
@@ -151,7 +153,7 @@ class Delivery:
         if self.throws:
             ready.append(self.hub)
 
-    def advance(self, carrier: Carrier) -> None:
+    def advance(self, carrier: Carrying) -> None:
         """Its pending exception has been raised, or taken back: the next one, if there is one."""
         carrier.pending = None
         more = getattr(carrier.g, "_more", None)
@@ -163,11 +165,11 @@ class Delivery:
                 self.undelivered.append(carrier)
                 return
 
-    def _throw(self, carrier: Carrier) -> bool:
+    def _throw(self, carrier: Carrying) -> bool:
         """Have carrier.pending thrown, if the goroutine is suspended where nothing is lost by that."""
         me = getcurrent()
-        for w in (carrier, carrier.inner):
-            if w is None or w is me or w.dead:
+        for w in carrier.stands():
+            if w is me or w.dead:
                 continue
             ticket: Ticket | None = w.wait
             if ticket is not None:

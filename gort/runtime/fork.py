@@ -32,6 +32,7 @@ How the child leaves the scheduler.  The forking goroutine's carrier stands in `
 `Orphan`: without `m`, `ready` and `pending`, by which everything in gort recognises a carrier; and its parent is no
 longer the hub but the thread's own greenlet (main: the one that waits in `run`), or for others a greenlet that ends the
 process.  Its machine is left with nothing to run, so that the loop in `carry` comes to its end by itself.
+One that runs apart on its thread's own stack (apart.py) loses its stand, and its `begin` ends the process.
 The suspended greenlets are kept (`_left_behind`), for dropping the last reference to one would end it, and run its
 ``finally`` blocks here.
 
@@ -65,6 +66,7 @@ from greenlet import getcurrent, greenlet
 
 from ..errors import GortError
 from . import chance, closing, deadlock, gcyield, gilshare, goroutine, instance, interrupt, latch, overdue, plain, timers, wait
+from .apart import Stand, finish
 from .carrier import Carrier
 from .delivery import _interrupts
 from .goroutine import FAILED, Goroutine, errors_of
@@ -148,7 +150,7 @@ def _contents(container: Any) -> list[Any]:
 
 def _in_child() -> None:
     """First of all in the child, on its only thread."""
-    for lock in (goroutine._joins, timers._claims, timers.resets, instance._lock, closing._waits_lock):
+    for lock in (wait.starting, goroutine._joins, timers._claims, timers.resets, instance._lock, closing._waits_lock):
         free(lock)
     overdue.forget()
     gcyield.forget()
@@ -159,8 +161,9 @@ def _in_child() -> None:
     for w in _contents(wait.parked_threads):
         _kill(w.wait)
     wait.parked_threads = set()
+    wait.stands = {}
 
-    chain = []
+    chain: list[Any] = [stand] if type(stand := wait.carrier()) is Stand else []
     w: Any = getcurrent()
     while w is not None:
         chain.append(w)
@@ -181,6 +184,8 @@ def _in_child() -> None:
     for w in chain:
         if type(w) is Carrier:
             _orphan(w)
+        elif type(w) is Stand:
+            _orphan_stand(w)
         elif isinstance(w, Hub):
             _orphan_hub(w)
         elif hasattr(w, "carrier"):  # a greenlet of the goroutine's own, that has waited: see wait.adopt
@@ -239,6 +244,7 @@ def _forget_machine(m: Any, chain: list[Any], error: GortError, gort_goes_on: bo
         m.poller = _NoPoller()  # and not None: we may be inside a machine's sleep, in a signal handler
     m.note = threading.Lock()
     m.note.acquire()
+    m.equip()
     for name in ("ready", "throws", "mail", "carriers", "free", "undelivered"):
         setattr(m, name, _renewed(getattr(m, name), gort_goes_on))
     m.starter = m.p = m.next = m.last = m.solo = m.apart = None
@@ -246,7 +252,7 @@ def _forget_machine(m: Any, chain: list[Any], error: GortError, gort_goes_on: bo
     m.alive = m.probed = m.late = False
 
 
-def _forget_carrier(carrier: Carrier, error: GortError) -> None:
+def _forget_carrier(carrier: Any, error: GortError) -> None:
     # With a GIL greenlets that stand somewhere show the collector nothing; but there nothing is locked either.
     for part in _contents(carrier) or [carrier.wait, carrier.g, carrier.inner]:
         if type(part) is list:  # the ticket it waits with
@@ -270,7 +276,7 @@ def _forget_scheduler(sched: Any, error: GortError, gort_goes_on: bool) -> None:
                 _leave_behind(g, error)
     for p in sched.allp:
         p.lrq = _renewed(p.lrq, gort_goes_on)
-    for name in ("grq", "backlog", "ms", "idle_ms", "waiting_for_p", "away", "apart_asleep", "reports", "threads"):
+    for name in ("grq", "backlog", "ms", "idle_ms", "waiting_for_p", "away", "apart_asleep", "buried", "reports", "threads"):
         setattr(sched, name, _renewed(getattr(sched, name), gort_goes_on))
     sched.ended = threading.Event()
     sched.ended.set()
@@ -292,6 +298,19 @@ def _orphan(carrier: Any) -> None:
     if g._waiters is not None:
         g._waiters = None
     del carrier.m, carrier.ready, carrier.pending
+
+
+def _orphan_stand(stand: Stand) -> None:
+    g, m = stand.g, stand.m
+
+    def over(value: Any, exc: BaseException | None) -> None:
+        finish(g, m, value, exc)
+        _end_process(g)
+
+    g.carrier = _Nobody()
+    g._waiters = None
+    stand.over = over
+    stand.g = None  # so that nothing in gort recognises it any more
 
 
 def _orphan_hub(hub: Any) -> None:
@@ -338,4 +357,8 @@ def in_child(call: Callable[[], None]) -> None:
         os.register_at_fork(after_in_child=call)
 
 
+# Before the fork, the one who forks finds out whether he runs apart: who started his thread, and was about to note so,
+# does not exist in the child.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=wait.carrier)
 in_child(_in_child)

@@ -221,16 +221,19 @@ class Goroutine(Generic[T]):
         """
         if self._value is not PENDING:
             return False
-        if self.carrier is None:
-            # Not started.  Only the function is replaced, by one that takes any arguments, so that a carrier that
-            # is picking it up now sees a whole call either way; and it stores `carrier` before it reads `fn`, while
-            # we store `fn` before we read `carrier`, so one of us sees the other.
-            self._name = self.name
-            self.fn = _cancelled_before_start
+        while True:
             if self.carrier is None:
+                # Not started.  Only the function is replaced, by one that takes any arguments, so that a carrier that
+                # is picking it up now sees a whole call either way; and it stores `carrier` before it reads `fn`, while
+                # we store `fn` before we read `carrier`, so one of us sees the other.
+                self._name = self.name
+                self.fn = _cancelled_before_start
+            carrier = self.carrier
+            if carrier is None:
                 return True
-        self.carrier.m.request(self, Cancelled(f"{self.describe()} was cancelled"))
-        return True
+            carrier.m.request(self, Cancelled(f"{self.describe()} was cancelled"))
+            if self.carrier is carrier:  # else its thread could not be started after all: apart.py
+                return True
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ computation without end.  It holds its machine.  Three things keep the others go
    run on the stuck machine are *stranded* until the call returns; a greenlet cannot change its thread.
 2. The function that blocked is remembered (`Scheduler.known`).  Next time it is started *apart*: on a spare machine that has no
    other goroutine, so that nobody is stranded by it.  A machine that runs a goroutine apart needs no P, as if it were
-   in a system call all the time.  A function that ran apart three times without being seen blocked is forgotten.
+   in a system call all the time.  A function that ran apart three times without being blocked is forgotten;
+   no matter those times at which sysmon, among thousands of machines, came too rarely to tell.
    It need not have ended for that: to have waited 16 times in the runtime is enough.
 3. Each such call over LIMIT is counted (`stats`), and with GORT_DEBUG=stuck reported, once for each place.
 
@@ -51,6 +52,7 @@ from typing import Any
 
 from . import gcyield
 from .stacks import frames
+from .thread import Light
 
 LIMIT = 0.1  # seconds after which a stuck call is counted and reported
 BRIEF = 0.8e-3  # seconds: longer than the system keeps a thread from a CPU, mostly, and than a look for work sleeps
@@ -118,12 +120,14 @@ def ran_apart(sched: Any, key: Any, blocked: bool) -> None:
 
 
 class Clock:
-    """The CPU clock of a thread, made by that thread itself; after the thread's end it stands still."""
+    """The CPU clock of a thread; after the thread's end it stands still.
 
-    __slots__ = ("number", "stat")
+    Made by that thread itself, or by another while the thread cannot have been joined: its ident must be valid.
+    """
+
+    __slots__ = ("number",)
 
     def __init__(self, ident: int) -> None:
-        self.stat = f"/proc/self/task/{threading.get_native_id()}/stat"
         try:
             self.number: int | None = time.pthread_getcpuclockid(ident)
         except (AttributeError, OSError):  # no such clocks here (macOS): see `Watch.look`
@@ -138,14 +142,26 @@ class Clock:
         except OSError:
             return -1
 
-
     def runnable(self) -> bool:
         """Does the thread run, or wait for nothing but a CPU?  (20 us.)  False where that cannot be told."""
+        if self.number is None:
+            return False
+        task = ~(self.number >> 3)  # what Linux makes the clock's number of
         try:
-            with open(self.stat, "rb", buffering=0) as f:
+            with open(f"/proc/self/task/{task}/stat", "rb", buffering=0) as f:
                 return f.read(200).rpartition(b") ")[2][:1] == b"R"
         except OSError:
             return False
+
+
+def give_clock(sched: Any, m: Any) -> None:
+    """Make the clock of a machine whose thread has not made it itself: it runs a goroutine apart (apart.py).
+
+    Under the lock, and only while the machine is known: until then nobody joins its thread, so that the ident is valid.
+    """
+    with sched.lock:
+        if m in sched.ms and m.clock is None and isinstance(m.thread, Light):
+            m.clock = Clock(m.thread.ident)
 
 
 class Watch:
@@ -210,62 +226,6 @@ def wanted(sched: Any, p: Any, now: float, blocked: bool) -> bool:
     if sched.waiting_for_p or p.timers.peek() <= now:
         return True
     return bool(p.lrq or sched.grq) and (blocked or not sched.idle)
-
-
-def start_apart(sched: Any, g: Any) -> bool:
-    """Start a goroutine on a machine without others.  False if there is none to be had: then it runs where it is.
-
-    Where the limit on threads is reached and others run apart, it waits for one of those to end (`Scheduler.backlog`):
-    better than to block a machine that others need.
-    """
-    with sched.lock:
-        m = None
-        for n, other in enumerate(reversed(sched.idle_ms)):
-            if n == 16:
-                break
-            if other.thread is not None and not other.live():
-                m = other
-                break
-        fresh = m is None
-        if fresh:
-            if sched.closing:
-                return False
-            if not sched.room_for_thread():
-                if not any(other.apart is not None for other in sched.ms):
-                    return False
-                sched.backlog.append(g)
-                return True
-            m = sched.new_machine()
-        m.run_apart(g)
-        sched.idle_ms.pop(m, None)
-        sched.stop_keeping(m, None)
-        sched.started_apart += 1
-        sched.sysmon.busy()
-        if not fresh:
-            m.wake()
-        elif not sched.start_thread(m):
-            m.solo = m.apart = None
-            return False
-    return True
-
-
-def start_backlog(sched: Any) -> None:
-    """By sysmon: start those that wait for a thread, if there is one by now.
-
-    Mostly a machine that runs apart takes the next of them itself when it is done (Machine._step_apart).  But the last
-    one may have looked just before a goroutine was put there.
-    """
-    while sched.backlog:
-        waiting = len(sched.backlog)
-        try:
-            g = sched.backlog.popleft()
-        except IndexError:
-            return
-        if not start_apart(sched, g):
-            sched.inject(g)
-            return
-        if len(sched.backlog) >= waiting:
-            return  # it waits on
 
 
 def report_stuck(sched: Any, m: Any, now: float, blocked: bool) -> None:

@@ -33,7 +33,7 @@ from .interrupt import Interrupt, deferral
 from .limits import check_procs, default_max_threads, default_procs
 from .quit import Quit
 from .scheduler import Scheduler
-from .wait import give_way, in_block, on_goroutine
+from .wait import give_way, in_block, on_goroutine, own_stack
 
 T = TypeVar("T")
 
@@ -312,12 +312,15 @@ def _start(sched: Scheduler | None, fn: Any, args: Any, kw: Any, frame: FrameTyp
 def _machine() -> Any:
     """The machine whose goroutine is calling, or None."""
     w: Any = getcurrent()
-    while w is not None:
+    while True:
         m = getattr(w, "m", None)
         if m is not None:
             return m
-        w = w.parent
-    return None
+        up = w.parent
+        if up is None:
+            stand = own_stack(w)
+            return None if stand is None else stand.m
+        w = up
 
 
 def _default() -> Scheduler:

@@ -33,11 +33,12 @@ from ..errors import Cancelled
 from . import overdue, stealing, surplus
 from .ages import EVERY, Ages
 from .carrier import TURN, Carrier, carry
+from .carrying import Carrying
 from .closing import may_end, next_wave
 from .delivery import Delivery
 from .goroutine import ENDS, FREE_THREADED, Goroutine
 from .handlers import raised_by_handler
-from .handoff import LIVELY, NEVER, Clock, Watch, key_of, ran_apart
+from .handoff import LIVELY, NEVER, STILL, Clock, Watch, key_of, ran_apart
 from .poller import Poller
 from .processor import Processor
 from .timers import INFINITY
@@ -68,11 +69,11 @@ class Machine(Delivery):
         self.alive = True
         self.hub: Hub = None  # type: ignore[assignment]
         self.maker: Hub = None  # type: ignore[assignment]
-        self.ready: deque[Any] = deque()
-        self.throws: deque[tuple[Any, BaseException]] = deque()
+        self.ready: Any = ()  # a deque: see `equip`
+        self.throws: Any = ()  # likewise
         self.mail: deque[tuple[Goroutine[Any] | None, BaseException]] = deque()
-        self.undelivered: list[Carrier] = []  # with an exception in `pending` that could not be thrown at once
-        self.carriers: set[Carrier] = set()
+        self.undelivered: list[Carrying] = []  # with an exception in `pending` that could not be thrown at once
+        self.carriers: set[Any] = set()  # of Carrying
         self.free: list[Carrier] = []
         self.held = 0.0  # since when, or when last, it left its LRQ to others
         self.trims: Carrier | None = None  # an idle carrier that is to end when it is switched to
@@ -156,12 +157,20 @@ class Machine(Delivery):
 
     # -- on its own thread --------------------------------------------------------------------------------------
 
-    def attach(self) -> None:
-        """Make the calling thread this machine's thread."""
+    def equip(self) -> None:
+        """Make the queues that one needs who has a hub.  (Ten thousand may never get one: see apart.py.)"""
+        if self.ready == ():
+            self.ready = deque()
+            self.throws = deque()
+
+    def attach(self, root: Any = None) -> None:
+        """Make the calling thread this machine's thread.  root: its own greenlet, if that is not the one that calls."""
         self.ident = threading.get_ident()
         self.clock = Clock(self.ident)
-        self.hub = Hub(self.loop)
-        self.hub.m = self
+        self.equip()
+        hub = Hub(self.loop, root)
+        hub.m = self
+        self.hub = hub
         if self.apart is None:  # else it has no fresh goroutines to start, and may never have
             self.make_maker()
 
@@ -326,7 +335,7 @@ class Machine(Delivery):
             probed = self.probed
             self.probed = self.stuck = False
             if self.mail:
-                self._read_mail()
+                self.read_mail()
             if throws:
                 w, exc = throws.popleft()
                 if self.p is None and not sched.acquire_p(self):
@@ -394,7 +403,7 @@ class Machine(Delivery):
             if not self._sleep(p):
                 break
 
-    def _read_mail(self) -> None:
+    def read_mail(self) -> None:
         early: list[tuple[Goroutine[Any] | None, BaseException]] = []
         while True:
             try:
@@ -441,9 +450,20 @@ class Machine(Delivery):
     def run_apart(self, g: Goroutine[Any]) -> None:
         """Our next goroutine, and the only one until it ends: see handoff.py.  On our thread, or while that is not awake."""
         self.solo = g
+        self.goes_apart(g)
+
+    def goes_apart(self, g: Goroutine[Any]) -> None:
         self.apart = key_of(g.fn)
         self.blocked = False
+        self.since = monotonic()
         self.judged = self.parked + LIVELY
+
+    def judge_apart(self) -> None:
+        """The goroutine that we ran apart has ended: did it block?"""
+        sched = self.sched
+        seen = self.watch.at - self.since >= STILL  # sysmon would have noticed
+        if self.blocked or (self.judged != NEVER and (seen or monotonic() - self.since < STILL)):
+            ran_apart(sched, self.apart, self.blocked)
 
     def _step_apart(self) -> None:
         """What is left of the loop while we run a goroutine apart, without a P."""
@@ -455,8 +475,7 @@ class Machine(Delivery):
         elif self.ready:
             self.ready.popleft().switch()
         elif not self.live():
-            if self.blocked or self.judged != NEVER:
-                ran_apart(sched, self.apart, self.blocked)
+            self.judge_apart()
             try:
                 self.run_apart(sched.backlog.popleft())
                 return

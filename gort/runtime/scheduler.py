@@ -41,6 +41,7 @@ from .report import report
 from .sysmon import Sysmon
 from .thread import start_light
 from .timers import INFINITY, deadline, expire
+from .wait import carrier
 
 
 class Scheduler:
@@ -67,6 +68,7 @@ class Scheduler:
         self.main: Goroutine[Any] | None = None
         self.known: dict[Any, int] = {}  # functions that block -> how often in a row they ran apart without blocking
         self.backlog: deque[Goroutine[Any]] = deque()  # to be started apart, when a thread is free
+        self.buried: deque[Any] = deque()  # threads that ran a goroutine apart, and have left the rest to sysmon
         self.started_apart = 0
         self.stuck = 0
         self.stranded = 0
@@ -88,8 +90,7 @@ class Scheduler:
 
     def inject(self, g: Goroutine[Any]) -> None:
         """Put a goroutine on the GRQ: from a thread that is no M, or from an M that has lost its P."""
-        m = getattr(getcurrent(), "m", None)
-        if self.closed or (self.closing and (m is None or m.sched is not self)):
+        if self.closed or (self.closing and not self._is_mine()):
             # Its own goroutines may still start some, in their clean-up.
             where = "belongs to the parent process of a fork" if self.orphaned else "has been closed"
             raise RuntimeClosed(f"this Runtime {where}: create a new one")
@@ -104,6 +105,14 @@ class Scheduler:
             raise
         if self.closed and not self.ms:
             drop_fresh(self)  # it closed while we were at it, and nobody is left to run it
+
+    def _is_mine(self) -> bool:
+        """Is who calls one of its goroutines, or a callback of its own?"""
+        m = getattr(getcurrent(), "m", None)
+        if m is None:
+            owner = carrier()
+            m = owner.m if owner is not None else None
+        return m is not None and m.sched is self
 
     def rescue(self, p: Processor) -> None:
         """`go` put a goroutine on a P that another machine has taken meanwhile, and that may be idle by now."""
@@ -189,12 +198,16 @@ class Scheduler:
         """May another thread be started?  Machines and the spare threads of `blocking` count together."""
         return len(self.ms) + len(self.spares.all) < self.max_threads or self.spares.dismiss_one()
 
-    def start_thread(self, m: Machine) -> bool:
-        """Start a new machine's thread; False if the system gives no more.  Under the lock."""
+    def start_thread(self, m: Machine, body: Callable[[], None] | None = None) -> bool:
+        """Start a new machine's thread; False if the system gives no more.  Under the lock.
+
+        body: what it calls, if it is to run a goroutine apart.
+        """
         name = f"gort-M{m.id}"
         try:
-            if m.apart is not None:
-                m.thread = start_light(m.main, name)
+            if body is not None:
+                m.thread = start_light(body, name)
+                m.ident = m.thread.ident  # (its own thread may never store it: apart.py)
             else:
                 m.thread = threading.Thread(target=m.main, name=name, daemon=True)
                 m.thread.start()
@@ -443,7 +456,7 @@ class Scheduler:
             self.away.pop(m, None)
             last = not self.ms
             if self.reports and not last:
-                next(iter(self.ms)).nudge()
+                next((m for m in self.ms if m.hub is not None), m).nudge()
         if last:
             all_ended(self)
 
@@ -455,7 +468,8 @@ class Scheduler:
         if self.closed or not machines:
             return False
         self.reports.append((exc, label))
-        machines[0].nudge()  # should it be the last, and end just now: `all_ended` reports
+        # Should it be the last, and end just now: `all_ended` reports.
+        next((m for m in machines if m.hub is not None), machines[0]).nudge()
         return True
 
     def start_reports(self) -> None:

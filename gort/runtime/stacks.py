@@ -58,10 +58,10 @@ def describe(g: Any, running: dict[int, FrameType] | None = None) -> str:
     age = carrier.waited(monotonic()) if reason else 0.0
     if age >= 0.5:
         reason += f", {age:.0f} s"
-    for w in (carrier.inner, carrier):
-        if w is not None and not w.dead and w.gr_frame is not None:
-            what = f"waiting: {reason}" if reason else "runnable"
-            return f"{_head(g, what, m)}\n{frames(w.gr_frame)}"
+    frame = carrier.suspended()
+    if frame is not None:
+        what = f"waiting: {reason}" if reason else "runnable"
+        return f"{_head(g, what, m)}\n{frames(frame)}"
     what = f"waiting: {reason}" if reason else "running"
     if running is None:
         running = sys._current_frames()

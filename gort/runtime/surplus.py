@@ -15,6 +15,7 @@ from typing import Any
 from .timers import INFINITY
 
 IDLE = 5.0  # seconds after which an idle machine too many ends
+MANY = 64  # machines too many: with more, each ends at once
 
 
 def awake(sched: Any) -> int:
@@ -32,7 +33,7 @@ def patience(sched: Any, m: Any) -> float:
         return sched.patience_at_end.delay
     if many <= 0 or m.thread is None or m.live() or sched.closing:
         return -1
-    return IDLE if many <= 64 else 0
+    return IDLE if many <= MANY else 0
 
 
 def dismiss_one(sched: Any) -> bool:

@@ -28,7 +28,7 @@ import threading
 from time import monotonic
 from typing import Any
 
-from . import deadlock, gilshare, handoff, overdue, stealing
+from . import apart, deadlock, gilshare, handoff, overdue, stealing
 from .carrier import carry
 from .goroutine import FREE_THREADED
 from .machine import SLICE
@@ -140,8 +140,10 @@ class Sysmon:
             if self.poked:
                 self.poked = False
                 sched.catch_up()
+            if sched.buried:
+                apart.bury(sched)
             if sched.backlog:
-                handoff.start_backlog(sched)
+                apart.start_backlog(sched)
             self.computing = False
             outside = self.look_outside(now)
             if len(sched.idle) == len(sched.allp):
@@ -284,6 +286,8 @@ class Sysmon:
             if m.apart is None and m not in sched.away:
                 continue
             found = True
+            if m.clock is None:
+                handoff.give_clock(sched, m)
             watch = m.watch
             watch.look(m, now)
             if m.apart is not None:

@@ -133,29 +133,54 @@ def adopt(current: Any) -> Any:
     that made it has switched to.
     """
     inner = current
-    while current is not None:
+    while not hasattr(current, "carries"):
         if isinstance(current, Hub):
             raise WouldBlockScheduler(
                 "a blocking call was made inside a scheduler callback, which would stop every goroutine of this thread: "
                 "start a goroutine from the callback with gort.go() and block there"
             )
-        if hasattr(current, "carries"):
-            # A greenlet that the goroutine made itself: what parks and is resumed is that greenlet.  It has no
-            # `pending` of its own, so that its carrier's is asked for each time.
-            if current is inner:
-                return current  # in a finalizer that runs between two goroutines
-            if current.pending is COLLECTING:
-                raise _no_wait()
-            if _stray(inner, current):
-                raise _wrong_goroutine(inner, current)
-            inner.m, inner.ready, inner.wait, inner.seq = current.m, current.ready, None, 0
-            inner.carrier, inner.of = current, current.g
-            current.inner = inner
-            return inner
-        current = current.parent
-    if here.collecting:
+        up = current.parent
+        if up is None:
+            stand = own_stack(current)
+            if stand is None:
+                if here.collecting:
+                    raise _no_wait()
+                return ThreadWaiter()
+            stand.settle(current)
+            up = stand
+        current = up
+    # A greenlet that the goroutine made itself, or its thread's own: what parks and is resumed is that greenlet.  It has
+    # no `pending` of its own, so that its carrier's is asked for each time.
+    if current is inner:
+        return current  # in a finalizer that runs between two goroutines
+    if current.pending is COLLECTING:
         raise _no_wait()
-    return ThreadWaiter()
+    if _stray(inner, current):
+        raise _wrong_goroutine(inner, current)
+    inner.m, inner.ready, inner.wait, inner.seq = current.m, current.ready, None, 0
+    inner.carrier, inner.of = current, current.g
+    current.inner = inner
+    return inner
+
+
+stands: dict[int, Any] = {}  # what carries the goroutine that runs on a thread's own stack (apart.py), by the thread's number
+starting = threading.RLock()  # held while such a thread is started, until it is in `stands`
+ever: list[bool] = []  # not empty once such a thread has been started
+
+
+def own_stack(root: Any, get_ident: Any = threading.get_ident, missing: Any = object(), ever: Any = ever) -> Any:
+    """What carries the goroutine that runs on this thread's own stack, or None.  root: the thread's own greenlet.
+
+    The thread itself has left no mark, for each would cost memory (apart.py); so this looks it up, once for each thread.
+    (The defaults are for finalizers that ask when the interpreter ends, and this module has been emptied.)
+    """
+    if not ever or stands is None:
+        return None
+    stand = getattr(root, "stand", missing)
+    if stand is missing:
+        with starting:
+            stand = root.stand = stands.get(get_ident())
+    return stand if stand is not None and stand.lives() else None
 
 
 def live_ticket(w: Any) -> Ticket | None:
@@ -175,14 +200,11 @@ def _stray(inner: Any, carrier: Any) -> bool:
     it has not given way, and no other greenlet of its waits.  The ready queue is searched only if it is short: this is
     done at each wait in such a greenlet.
     """
+    if carrier.g is None or getattr(inner, "of", carrier.g) is not carrier.g:
+        return True
     ready = carrier.ready
-    return (
-        _waits(carrier)
-        or carrier.g is None
-        or getattr(inner, "of", carrier.g) is not carrier.g
-        or (carrier.inner is not inner and _waits(carrier.inner))
-        or (0 < len(ready) < 100 and carrier in ready.copy())
-    )
+    queue = ready.copy() if 0 < len(ready) < 100 else ()
+    return any(w is not inner and (_waits(w) or w in queue) for w in carrier.stands())
 
 
 def _wrong_goroutine(inner: Any, carrier: Any) -> GortError:
@@ -193,7 +215,7 @@ def _wrong_goroutine(inner: Any, carrier: Any) -> GortError:
         other
         for other in list(carrier.m.carriers)
         # What neither waits nor is ready, but has begun, is what this machine runs.
-        if not (other is carrier or other.g is None or _waits(other) or _waits(other.inner) or other in ready)
+        if not (other is carrier or other.g is None or other.waits() or other in ready)
         and other.gr_frame is not None
     ]
     if len(culprits) == 1:
@@ -238,8 +260,13 @@ def carrier() -> Any:
         w: Any = getcurrent()
     except RuntimeError:  # the interpreter is ending: a finalizer asks, and no greenlet can run any more
         return None
-    while w is not None and not hasattr(w, "carries"):
-        w = w.parent
+    while not hasattr(w, "carries"):
+        up = w.parent
+        if up is None:
+            return own_stack(w)
+        if isinstance(w, Hub):
+            return None
+        w = up
     return w
 
 
