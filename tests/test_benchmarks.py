@@ -1050,7 +1050,10 @@ def test_a_run_that_is_stopped_by_a_signal_saves_its_results(tmp_path, number):
     made = tmp_path / "found.json"
     options = ["--only", "unbuffered", "--contenders", "bare", "--rounds", "1000", "--json", str(made)]
     command = [*contenders.interpreter(), "-m", "benchmarks", *options]
-    with subprocess.Popen(command, env=contenders.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(
+        command, env=contenders.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell has what it starts in the background ignore SIGINT
+    ) as run:  # fmt: skip
         while not run.stderr.readline().startswith("round 3 of 1000"):
             assert run.poll() is None
         run.send_signal(number)
