@@ -1069,7 +1069,12 @@ def test_other_code_closes_a_poller_and_no_descriptor_is_left(monkeypatch):
             monkeypatch.setattr(select, "epoll", none)
             gort.sleep(0.001)
             b.send(b"x")
-            assert g.result(20) == b"x" and len(failed) == 4
+            assert g.result(20) == b"x" and failed
+            while len(failed) < 4:  # what was sent had come before it tried again: so it waits once more
+                g = gort.go(recv, a, d)
+                gort.sleep(0.001)
+                b.send(b"x")
+                assert g.result(20) == b"x"
             d.close()
         os.close(left)
 
