@@ -153,7 +153,8 @@ class Patient(socket.socket):
         """Is "it would block" what the caller wants to hear?  With a time-out the standard socket asks no flag."""
         return self._timeout == 0.0 or (self._timeout is None and bool(flags & _DONTWAIT))
 
-    def _read(self, call: Callable[..., Any], flags: int, *args: Any) -> Any:
+    def _use(self, write: bool, call: Callable[..., Any], flags: int, *args: Any) -> Any:
+        """The call, now or as soon as it does not block: one that reads, or writes."""
         if overdue:
             give_way_outside()
         try:
@@ -161,14 +162,4 @@ class Patient(socket.socket):
         except BlockingIOError:
             if self._must_not_wait(flags):
                 raise
-        return self._again(False, call, *args)
-
-    def _write(self, call: Callable[..., Any], flags: int, *args: Any) -> Any:
-        if overdue:
-            give_way_outside()
-        try:
-            return call(self, *args)
-        except BlockingIOError:
-            if self._must_not_wait(flags):
-                raise
-        return self._again(True, call, *args)
+        return self._again(write, call, *args)

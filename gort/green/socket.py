@@ -85,7 +85,7 @@ class socket(_Patient):
             with memoryview(buffer) as view, view.cast("B") as octets:
                 if 0 <= nbytes <= len(octets):
                     return self._fill(octets[:nbytes] if nbytes else octets, flags)
-        return self._read(_base.recv_into, flags, buffer, nbytes, flags)
+        return self._use(False, _base.recv_into, flags, buffer, nbytes, flags)
 
     def _wants_all(self, flags: int) -> bool:
         """Is it to wait until all has come?  The system does that for a stream without a time-out only."""
@@ -96,7 +96,7 @@ class socket(_Patient):
         got = 0
         while got < len(view):
             try:
-                n = self._read(_base.recv_into, flags, view[got:], 0, flags)
+                n = self._use(False, _base.recv_into, flags, view[got:], 0, flags)
             except OSError:
                 if not got:
                     raise
@@ -108,20 +108,20 @@ class socket(_Patient):
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """Receive up to so many bytes; also from whom."""
-        return self._read(_base.recvfrom, flags, bufsize, flags)
+        return self._use(False, _base.recvfrom, flags, bufsize, flags)
 
     def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
         """Receive into a buffer; also from whom."""
-        return self._read(_base.recvfrom_into, flags, buffer, nbytes, flags)
+        return self._use(False, _base.recvfrom_into, flags, buffer, nbytes, flags)
 
     def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
         """Receive bytes and ancillary data: (data, ancillary, flags, address)."""
-        return self._read(_base.recvmsg, flags, bufsize, ancbufsize, flags)
+        return self._use(False, _base.recvmsg, flags, bufsize, ancbufsize, flags)
 
     def recvmsg_into(self, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Any:
         """Receive into several buffers, and ancillary data."""
         # A list, since an iterator would be used up by the first try.
-        return self._read(_base.recvmsg_into, flags, list(buffers), ancbufsize, flags)
+        return self._use(False, _base.recvmsg_into, flags, list(buffers), ancbufsize, flags)
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -164,14 +164,14 @@ class socket(_Patient):
         if not args or len(args) > 2:
             return _base.sendto(self, data, *args)  # which says what is wrong
         *flags, address = args
-        return self._write(_base.sendto, flags[0] if flags else 0, data, *flags, _numeric(self, address))
+        return self._use(True, _base.sendto, flags[0] if flags else 0, data, *flags, _numeric(self, address))
 
     def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
         """Send several buffers, and ancillary data."""
         buffers, ancdata = list(buffers), list(ancdata)
         if address is None:
-            return self._write(_base.sendmsg, flags, buffers, ancdata, flags)
-        return self._write(_base.sendmsg, flags, buffers, ancdata, flags, _numeric(self, address))
+            return self._use(True, _base.sendmsg, flags, buffers, ancdata, flags)
+        return self._use(True, _base.sendmsg, flags, buffers, ancdata, flags, _numeric(self, address))
 
     def _sendfile_use_sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         # What the standard method calls for a regular file.
@@ -215,7 +215,7 @@ class socket(_Patient):
 
     def accept(self) -> tuple[socket, Any]:
         """Wait for a connection: (a socket for it, the address of the other side)."""
-        fd, address = self._read(_accept, 0)
+        fd, address = self._use(False, _accept, 0)
         new = socket(self.family, self.type, self.proto, fileno=fd)
         if _std.getdefaulttimeout() is None and self._timeout:
             new.setblocking(True)
