@@ -2,10 +2,11 @@
 
 The idea.  Such a goroutine needs no scheduler while it sleeps in its call, and ten thousand of them are ten thousand
 threads.  With a GIL a machine as all the others is cheap enough (30 KB).  Without one its thread begins with nothing: no
-hub, no greenlet, no clock of its own; `begin` is the first function on it, and calls the goroutine's.  What the machine must have before that is made by the thread that starts it.  Only when
-the goroutine first waits in gort, or makes way, does the machine get its hub (`Stand.settle`), and from then on the
-thread's own greenlet stands where otherwise a goroutine's own one would that waits in its carrier's place (wait.adopt).
-The `Stand` is what others take for its carrier (carrying.py).
+hub, no greenlet, no clock of its own; `begin` is the first function on it, and calls the goroutine's.  What the machine
+must have before that is made by the thread that starts it.  Only when the goroutine first waits in gort, or makes way,
+does the machine get its hub (`Stand.settle`), and from then on the thread's own greenlet stands where otherwise a
+goroutine's own one would that waits in its carrier's place (wait.adopt).  The `Stand` is what others take for its carrier
+(carrying.py).
 
 What it saves, on CPython 3.14 without a GIL: a thread that sleeps in C takes 25 KB and one with a frame of Python's 45;
 a greenlet makes 75 of it and a hub's loop 270, because there each thread has memory pages of its own for every size of
@@ -173,7 +174,6 @@ def finish(g: Goroutine[Any], m: Any, value: Any, exc: BaseException | None) -> 
         value = FAILED
     m.ended += 1  # before anybody can see that it has: Machine.goroutines
     g.finish_locked(value)
-    g.args = g.kw = g.ctx = None
 
 
 def _go_on(stand: Stand) -> None:
