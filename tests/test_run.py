@@ -23,6 +23,7 @@ import pytest
 
 import gort
 from gort import Chan, Runtime, current, go, gosched, run, sleep
+from gort.runtime import closing
 
 LONG = 50.0
 PRELUDE = "import gort, os, signal, sys, threading, time\nfrom gort import *\n"
@@ -200,6 +201,37 @@ def test_23_goroutines_that_a_cleanup_starts_end_too(procs: int) -> None:
             runtime.go(work)
             started.recv()
     assert log == [3, 2, 1, 0] * 3
+
+
+def test_23_goroutines_that_a_cleanup_starts_at_once_are_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: what a finally block starts never runs if its machine sees that the runtime closes before others are dropped."""
+    cleaning, dropped = threading.Event(), threading.Event()
+    log: list[int] = []
+    drop = closing._drop
+
+    def late(*args: Any) -> None:
+        cleaning.wait()
+        drop(*args)
+        dropped.set()
+
+    monkeypatch.setattr(closing, "_drop", late)
+
+    def work() -> None:
+        waits.send(1)
+        try:
+            while True:
+                sleep(1e-3)  # so that its machine looks
+        finally:
+            go(log.append, 1)
+            cleaning.set()
+            while not dropped.is_set():
+                pass
+
+    waits: Chan[int] = Chan(1)
+    with Runtime(1) as runtime:
+        runtime.go(work)
+        waits.recv()
+    assert log == [1]
 
 
 def test_close_and_after() -> None:

@@ -7,7 +7,8 @@ is left for it (`may_end`); the last one to end closes the runtime (`all_ended`)
 
 Ordering.  `closing` is set under the lock before anything is dropped, and who puts a goroutine on the GRQ looks at
 `closed` after that (Scheduler.inject, rescue): so a goroutine that comes late is found by a machine, or dropped by
-whoever brought it.
+whoever brought it.  The first wave's number is drawn at the same moment: a machine may see `closing`, cancel its goroutines
+and run their ``finally`` blocks while others are still being dropped, and what those blocks start must not be.
 
 Runtimes that close each other.  A goroutine that closes another runtime waits for its end, and its own runtime does not
 end before that.  So two goroutines can each wait for the other's runtime.  A cancellation ends such a wait (the other
@@ -19,6 +20,7 @@ For how long the end waits for those that do not notice it is ending.py's matter
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ from . import ending
 from .goroutine import FAILED, next_id
 from .report import report
 
+LAST = sys.maxsize
 _waits: list[tuple[Any, Any]] = []  # (a scheduler, another one whose end one of its goroutines waits for)
 _waits_lock = threading.RLock()  # a finalizer may come while it is held
 
@@ -39,14 +42,20 @@ def begin_close(sched: Any) -> None:
         if sched.closing:
             return
         sched.closing = True
-    drop_fresh(sched)
-    if not _cancel_all(sched):
+        sched.wave = wave = next_id()
+    _drop(sched, wave)
+    if not _request(sched):
         all_ended(sched)
 
 
-def _cancel_all(sched: Any) -> bool:
+def _cancel_all(sched: Any) -> None:
     with sched.lock:
         sched.wave = next_id()
+    _request(sched)
+
+
+def _request(sched: Any) -> bool:
+    with sched.lock:
         machines = list(sched.ms)
     for m in machines:
         m.request(None, Cancelled())
@@ -76,13 +85,20 @@ def next_wave(sched: Any) -> None:
 
 
 def drop_fresh(sched: Any) -> None:
-    """End the goroutines that have not started, as cancelled."""
+    """End all goroutines that have not started, as cancelled."""
+    _drop(sched, LAST)
+
+
+def _drop(sched: Any, last: int) -> None:
+    """Those up to this number."""
     for queue in [sched.grq, sched.backlog, *(p.lrq for p in sched.allp)]:
-        while queue:
+        for g in queue.copy():
+            if g.id > last:
+                continue
             try:
-                g = queue.popleft()
-            except IndexError:
-                break
+                queue.remove(g)
+            except (ValueError, IndexError):
+                continue  # a machine has taken it
             g.fail(Cancelled("cancelled before it started: the main goroutine has ended"), sched)
             g.finish_locked(FAILED)
 
