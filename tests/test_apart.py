@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,8 @@ import pytest
 from greenlet import greenlet
 
 import gort
-from gort.runtime import handoff
+from gort.runtime import departure, handoff, instance, surplus
+from gort.runtime.goroutine import FREE_THREADED
 from gort import Cancelled, Chan, GortError, Runtime, go, gosched, run, sleep
 
 from test_handoff import program
@@ -346,6 +348,90 @@ def test_a_crowd(procs: int) -> None:
 
     for _ in range(3):
         apart(test, procs)
+
+
+def threads() -> int:
+    """How many the system knows of."""
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="this system does not tell its threads")
+def test_a_crowd_keeps_to_the_limit_and_leaves_no_thread() -> None:
+    """Broken: threads that wait for their turn to end are not counted as threads, or stay."""
+    limit = 150
+    before = threads()
+
+    def main() -> None:
+        blocker = Blocker()
+        gate = threading.Event()
+        gate.set()
+        most = []
+        gs = [go(blocker.block, threading.Event(), gate, lambda: most.append(threads())) for _ in range(2000)]
+        for g in gs:
+            g.result()
+            most.append(threads())
+        # Sysmon has one, too; and the system may still see some that have ended.
+        assert max(most) <= before + limit + 1 + departure.AT_ONCE < before + 2 * limit
+        while gort.stats()["threads"] > 2 * surplus.MANY:
+            sleep(1e-3)
+
+    with Runtime(2, max_threads=limit) as runtime:
+        runtime.run(main)
+    while threads() > before:
+        time.sleep(1e-3)  # joined, but the system has not taken note
+
+
+@pytest.mark.skipif(not FREE_THREADED, reason="with a GIL its machine is as all others, and ends as they do")
+def test_one_that_comes_too_late_for_sysmon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: a thread that is about to wait for its turn to end when sysmon is over waits for ever, its goroutine with it."""
+    monkeypatch.setattr(surplus, "MANY", 0)
+    monkeypatch.setattr(instance, "GRACE", 0.05)
+
+    class Late(deque[Any]):
+        def append(self, stand: Any) -> None:
+            arrived.set()
+            while stand.m.sched.sysmon.thread.is_alive():
+                time.sleep(1e-3)
+            super().append(stand)
+
+    arrived = threading.Event()
+    late = []
+
+    def main() -> None:
+        blocker = Blocker()
+        g, gate = blocker.start(int)
+        late.append(g)
+        g.carrier.m.sched.buried = Late()
+        gate.set()
+        arrived.wait()
+
+    before = threads()
+    run(main)
+    assert late[0].result() == 0
+    while threads() > before:
+        time.sleep(1e-3)
+
+
+def test_many_take_their_turn(monkeypatch: pytest.MonkeyPatch, procs: int) -> None:
+    """Broken: those that end while others wait for their turn, or are cancelled, or fail, or fork, are lost."""
+    monkeypatch.setattr(surplus, "MANY", 0)
+
+    def test(blocker: Blocker) -> None:
+        def fail() -> None:
+            raise KeyError
+
+        for _ in range(10):
+            gs = [blocker.start(then) for then in (int, fail, lambda: sleep(1e-4), lambda: go(int).result()) for _ in range(3)]
+            cancelled, gate = blocker.start(lambda: sleep(50))
+            cancelled.cancel()
+            for _, gate_of_one in [*gs, (cancelled, gate)]:
+                gate_of_one.set()
+            assert [type(g.exception()) for g, _ in gs] == [type(None)] * 3 + [KeyError] * 3 + [type(None)] * 6
+            assert type(cancelled.exception()) is Cancelled
+        while gort.stats()["threads"] > procs + 1:
+            sleep(1e-3)
+
+    apart(test, procs)
 
 
 def test_the_end_of_the_runtime_beside_a_crowd() -> None:

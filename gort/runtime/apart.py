@@ -108,24 +108,24 @@ def begin(stand: Stand) -> None:
         box[ERROR] = exc
     box[0] = box[1] = None
     box[ENDED] = True
-    # One of many that may end at the same time leaves the rest to sysmon (`bury`); until that is done the machine stays in
-    # `ms`, so that the runtime does not end before.  (It holds no P and keeps none's timers, and it was not idle, so nobody
-    # can have woken it for something.)
+    # One of many that may end at the same time leaves the rest to sysmon (`bury`), and waits for its turn (departure.py);
+    # until `bury` the machine stays in `ms`, so that the runtime does not end before.  (It holds no P and keeps none's
+    # timers, and it was not idle, so nobody can have woken it for something.)
     m = stand.m
     sched = m.sched
-    if (
-        len(sched.ms) > surplus.MANY
-        and m.hub is box[ERROR] is stand.over is None
-        and not (sched.closing or sched.backlog or m.mail)
-        and sched.sysmon.thread
-    ):
+    if sched.crowded and m.hub is box[ERROR] is stand.over is None and not (sched.closing or m.mail):
         sched.buried.append(stand)
-        note = sched.sysmon.note
-        try:
-            if note.locked():
-                note.release()
-        except RuntimeError:
-            pass  # somebody else has woken it
+        sysmon = sched.sysmon
+        if sysmon.over or sysmon.thread is None:
+            bury(sched)  # it may have looked for the last time before we were there
+            sched.departures.let_all_go()
+        else:
+            try:
+                if sysmon.note.locked():
+                    sysmon.note.release()
+            except RuntimeError:
+                pass  # somebody else has woken it
+        m.note.acquire()
     else:
         _end(stand)
         _go_on(stand)
@@ -143,11 +143,15 @@ def _read_first(stand: Stand) -> None:
 
 
 def bury(sched: Any) -> None:
-    """By sysmon: goroutines have ended whose threads leave the rest to us."""
-    while sched.buried:
-        stand = sched.buried.popleft()  # (nobody else takes from it)
+    """By sysmon, mostly: goroutines have ended whose threads leave the rest to us."""
+    for _ in range(len(sched.buried)):  # not all that come meanwhile: sysmon has other things to do
+        try:
+            stand = sched.buried.popleft()
+        except IndexError:
+            return
         _end(stand)
         stand.m.judge_apart()
+        sched.departures.line.append(stand.m)
         _leave(stand.m)
 
 
@@ -198,6 +202,7 @@ def _leave(m: Any) -> None:
     with sched.lock:
         del sched.ms[m]
         last = not sched.ms
+        sched.crowded = len(sched.ms) > surplus.MANY
     if last:
         all_ended(sched)
     elif sched.closing:
@@ -229,7 +234,7 @@ def start(sched: Any, g: Goroutine[Any]) -> bool:
             if sched.closing:
                 return False
             if not sched.room_for_thread():
-                if not any(other.apart is not None for other in sched.ms):
+                if not sched.departures and not any(other.apart is not None for other in sched.ms):
                     return False
                 sched.backlog.append(g)
                 return True
@@ -257,6 +262,7 @@ def _start_bare(sched: Any, g: Goroutine[Any]) -> bool:
     g.ctx = None
     m.carriers.add(stand)
     m.started = 1
+    sched.crowded = len(sched.ms) > surplus.MANY
     with wait.starting:
         wait.ever[:] = [True]
         if sched.start_thread(m, stand.body(ctx)):

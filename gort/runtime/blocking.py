@@ -132,7 +132,7 @@ class Spares:
                     spare.note.release()
                     return True
                 limit = self.sched.max_threads
-                if len(self.all) + len(self.sched.ms) < limit:
+                if self.sched.count_threads() < limit:
                     spare = _Spare(job)
                     self.all.add(spare)
                     self.started += 1

@@ -69,6 +69,7 @@ from . import chance, closing, deadlock, gcyield, gilshare, goroutine, instance,
 from .apart import Stand, finish
 from .carrier import Carrier
 from .delivery import _interrupts
+from .departure import Departures
 from .goroutine import FAILED, Goroutine, errors_of
 from .poller import Poller
 from .report import report
@@ -280,6 +281,7 @@ def _forget_scheduler(sched: Any, error: GortError, gort_goes_on: bool) -> None:
         setattr(sched, name, _renewed(getattr(sched, name), gort_goes_on))
     sched.ended = threading.Event()
     sched.ended.set()
+    sched.departures = Departures()
     sched.sysmon.over = True
     sched.sysmon.thread = None
     sched.sysmon.note = threading.Lock()

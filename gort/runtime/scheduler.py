@@ -33,6 +33,7 @@ from ..errors import GortError, RuntimeClosed, ThreadLimit
 from . import deadlock, ending, surplus
 from .blocking import Spares
 from .closing import all_ended, drop_fresh, may_end
+from .departure import Departures
 from .goroutine import Goroutine
 from .guard import enter, held
 from .machine import Machine
@@ -69,6 +70,8 @@ class Scheduler:
         self.known: dict[Any, int] = {}  # functions that block -> how often in a row they ran apart without blocking
         self.backlog: deque[Goroutine[Any]] = deque()  # to be started apart, when a thread is free
         self.buried: deque[Any] = deque()  # threads that ran a goroutine apart, and have left the rest to sysmon
+        self.crowded = False  # many machines (surplus.MANY): threads that end do so in turn.  (Kept by apart.py.)
+        self.departures = Departures()
         self.started_apart = 0
         self.stuck = 0
         self.stranded = 0
@@ -79,6 +82,7 @@ class Scheduler:
         self.joiners: list[int] = []  # the threads that wait for its end: they wake nobody (deadlock.py)
         self.ended = threading.Event()
         self.threads: set[Any] = set()
+        self.many_threads = 16
         self.started_at = monotonic()
         self.next_m = 0
         self.sysmon = Sysmon(self)
@@ -195,8 +199,12 @@ class Scheduler:
         return True
 
     def room_for_thread(self) -> bool:
-        """May another thread be started?  Machines and the spare threads of `blocking` count together."""
-        return len(self.ms) + len(self.spares.all) < self.max_threads or self.spares.dismiss_one()
+        """May another thread be started?"""
+        return self.count_threads() < self.max_threads or self.spares.dismiss_one()
+
+    def count_threads(self) -> int:
+        """Machines, the spare threads of `blocking`, and those of former machines that are about to end."""
+        return len(self.ms) + len(self.spares.all) + len(self.departures)
 
     def start_thread(self, m: Machine, body: Callable[[], None] | None = None) -> bool:
         """Start a new machine's thread; False if the system gives no more.  Under the lock.
@@ -214,8 +222,9 @@ class Scheduler:
         except RuntimeError:
             del self.ms[m]
             return False
-        if len(self.threads) > 2 * len(self.ms) + 16:  # forget those that have ended
+        if len(self.threads) > self.many_threads:  # forget those that have ended
             self.threads = {thread for thread in self.threads if thread.is_alive()}
+            self.many_threads = 2 * len(self.threads) + 16
         self.threads.add(m.thread)
         return True
 

@@ -47,7 +47,7 @@ def collect(sched: Any) -> dict[str, Any]:
         "procs": len(sched.allp),
         "idle_procs": len(sched.idle),
         "goroutines": count(sched),
-        "threads": len(ms),
+        "threads": len(ms) + len(sched.departures),
         "idle_threads": len(sched.idle_ms) + len(sched.apart_asleep),
         "spare_threads": len(sched.spares.all),
         "blocking_calls": sched.spares.busy(),

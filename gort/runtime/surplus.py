@@ -64,8 +64,8 @@ def dismiss_one(sched: Any) -> bool:
 
 
 def settling(sched: Any) -> bool:
-    """Is some machine on its way to being idle, or to its next goroutine?  It will be there in a moment."""
-    return any(
+    """Is some machine on its way to being idle, to its next goroutine or to its end?  It will be there in a moment."""
+    return bool(sched.departures) or any(
         m.thread is not None and m not in sched.idle_ms and m.apart is None and not m.asleep and not m.live() for m in list(sched.ms)
     )
 

@@ -115,6 +115,9 @@ class Sysmon:
             self._loop()
         finally:
             gilshare.want(id(self), False)
+            self.over = True
+            apart.bury(self.sched)  # `over` is stored before: who comes too late for this look sees that (apart.begin)
+            self.sched.departures.let_all_go()
 
     def _loop(self) -> None:
         sched = self.sched
@@ -144,10 +147,15 @@ class Sysmon:
                 apart.bury(sched)
             if sched.backlog:
                 apart.start_backlog(sched)
+            going = bool(sched.departures) and sched.departures.look()
             self.computing = False
             outside = self.look_outside(now)
             if len(sched.idle) == len(sched.allp):
                 gilshare.want(id(self), False)
+                if sched.departures:
+                    idle = 0
+                    delay = SHORTEST if going else min(delay * 2, LONGEST)
+                    continue
                 if outside:
                     # Nobody waits for us, but these calls want to be counted, and what comes back from them to be seen.
                     idle = 0
@@ -170,7 +178,7 @@ class Sysmon:
                 continue
             idle = 0
             gil_free = not FREE_THREADED and now - before - delay < min(1e-3, sys.getswitchinterval() / 2)
-            happened = self.look(now, gil_free)
+            happened = self.look(now, gil_free) or going
             gilshare.want(id(self), self.computing)
             if happened:
                 delay = SHORTEST
