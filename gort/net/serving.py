@@ -24,6 +24,8 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
+from greenlet import getcurrent
+
 from ..cancel import shield
 from ..errors import GortError
 from ..runtime.goroutine import FREE_THREADED, Goroutine
@@ -94,6 +96,7 @@ class _Server:
         self.open = WaitGroup()
         self.lock = threading.Lock()
         self.live: dict[Conn, Goroutine[Any]] = {}
+        self.m = getattr(getcurrent(), "m", None)  # it accepts: there connections are made
         self.over = False  # handlers that have not begun shall not
         self.handle = self._handling(handler)
 
@@ -154,6 +157,8 @@ class _Server:
             try:
                 if self.over:
                     return
+                if FREE_THREADED and getattr(getcurrent(), "m", None) is not self.m:
+                    conn._adopt(conn._sock)
                 if type(conn) is TLSConn:
                     try:
                         conn.handshake(HANDSHAKE)
