@@ -19,7 +19,7 @@ many come, at once for the rest (`_guess`: the next read will ask for all at onc
 
 The rest of writing is in writing.py (and turns.py), reading ahead in ahead.py, files are sent in sending.py.
 
-Speed.  `read` and `write` are a server's hot path and written out: the wait of Descriptor._wait, the turn, and one
+Speed.  `read` and `write` are a server's hot path and written out: the wait in the seat (direction.py), the turn, and one
 flag each (`_plain_read`, `_plain_write`) that says that there is no deadline, no buffer and no TLS to think of.  That
 saves 1.1 us of 10 for a request and its answer.
 """
@@ -34,8 +34,7 @@ from typing import Any
 from greenlet import getcurrent
 
 from ..runtime import overdue as _overdue
-from ..runtime.direction import Direction, take_error
-from ..runtime.latch import contend
+from ..runtime.direction import Direction, rise, take_error
 from ..runtime.netpoll import Descriptor
 from ..runtime.wait import give_way, is_late, late
 from .ahead import CHUNK, MOST, ReadAhead
@@ -58,7 +57,7 @@ class Conn(ReadAhead, SendFile):
     """
 
     __slots__ = (
-        "__weakref__", "_buf", "_d", "_dry", "_guess", "_in", "_late", "_line", "_next", "_plain_read", "_plain_write",
+        "__weakref__", "_buf", "_d", "_dry", "_grown", "_guess", "_in", "_late", "_line", "_next", "_plain_read", "_plain_write",
         "_reading", "_recv", "_send", "_shut", "_sock", "_tcp", "_turn",
     )  # fmt: skip
 
@@ -75,7 +74,6 @@ class Conn(ReadAhead, SendFile):
             except OSError:
                 pass  # the peer is gone already: reading will tell
         self._dry = False
-        self._guess = SMALL  # for how many bytes to ask first
         self._late: OSError | None = None  # an error that the next read is to raise
         self._shut = False
         self._line = self._next = None
@@ -91,6 +89,8 @@ class Conn(ReadAhead, SendFile):
         GIL the objects that a thread has made itself cost it 0.3 us less for each request.
         """
         self._sock = sock
+        self._guess = SMALL + 0  # for how many bytes to ask first; a number of our own, not the one that all share
+        self._grown = False  # is that more than SMALL?
         self._recv = sock.recv
         self._send = sock.send
         self._d = Descriptor(sock.fileno())
@@ -111,33 +111,29 @@ class Conn(ReadAhead, SendFile):
             return self._read_slowly(n, timeout)
         if self._dry:
             side = self._in
-            latch = side.latch
-            try:
-                latch.pop()
-            except IndexError:
-                contend(latch)
             if side.edge or side.hup:
                 side.edge = False
-                latch.append(None)
             else:
                 w: Any = getcurrent()
-                if side.carrier is w and side.first is None and w.pending is None:
-                    side.first = w.wait = ticket = side.ticket
-                    ticket[0] = w
-                    latch.append(None)
-                    m = w.m
-                    m.parked = w.seq = m.parked + 1
-                    queue = w.ready
-                    if queue:
-                        queue.popleft().switch()
-                    else:
-                        m.hub.switch()
-                    w.wait = None
-                    if ticket[1] is not None:
-                        self._fail(take_error(ticket))
-                else:
-                    latch.append(None)
+                seat = side.seat
+                ticket = side.ticket
+                if side.carrier is not w or w.pending is not None:  # read after the two, which change while there is none
                     return self._read_slowly(n, None)
+                w.wait = ticket
+                seat.append(w)  # type: ignore[union-attr]
+                if (side.edge or side.carrier is not w) and rise(seat, w):
+                    w.wait = None
+                    return self._read_slowly(n, None)
+                m = w.m
+                m.parked = w.seq = m.parked + 1
+                queue = w.ready
+                if queue:
+                    queue.popleft().switch()
+                else:
+                    m.hub.switch()
+                w.wait = None
+                if ticket[1] is not None:  # type: ignore[index]
+                    self._fail(take_error(ticket))  # type: ignore[arg-type]
         else:
             self._dry = self._tcp
         asked = self._guess
@@ -153,8 +149,9 @@ class Conn(ReadAhead, SendFile):
         else:
             if not 0 < len(data) < asked:
                 return self._read_on(data, asked, n)
-            if asked > SMALL > len(data):
+            if self._grown and asked > SMALL > len(data):
                 self._guess = max(SMALL, asked >> 1)
+                self._grown = self._guess > SMALL
             return data
         return self._read_slowly(n, None)
 
@@ -203,6 +200,7 @@ class Conn(ReadAhead, SendFile):
         self._dry = False
         if data and asked < n:
             self._guess = n
+            self._grown = n > SMALL
             try:
                 data += self._recv(min(n - asked, MOST))
             except BlockingIOError:

@@ -172,8 +172,9 @@ class TLSConn(Conn):
         limits = [] if until is None else [until]
         for side in (self._in, self._d.write) if of is None else (of,):
             self._d.check_deadline(side)
-            if side.deadline is not None:
-                limits.append(side.deadline)
+            when = side.deadline
+            if when is not None:
+                limits.append(when)
         end = min(limits, default=None)
         try:
             return wait(end)

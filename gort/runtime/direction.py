@@ -10,6 +10,16 @@ A remembered edge may be stale; that costs one more "would block".  The first re
 there, so nothing can have been missed before it.  An event wakes all who wait, for it may stand for more than one of
 them can take; all try, and who fails waits again.
 
+The seat.  A server's connection has one reader for its life, and that one waits again and again.  It waits in the `seat`, a
+list, with the same ticket each time, and without the latch: putting itself there publishes the ticket, and taking it out
+claims it.  For this the reader must be the `carrier` (it has waited here before, so its machine's poller knows us; there is
+no deadline; we are not closed).  What could go wrong is that something happens between its look at `edge` and `carrier` and
+its sitting down.  So who changes these does so *first* and looks into the seat *then*, with `pop`; and the reader sits down
+*first*, looks at them *then*, and if they have changed gets up again (if it can: else it has been woken).  `append`, `pop`
+and `remove` of one list exclude each other, with a GIL and without: either the pop comes after the append and finds the
+reader, or the reader's second look comes after the pop and sees the change.  That saves 0.15 us a request without a GIL.
+The ticket's first item stays, claimed or not, so who looks from outside may take one that was just woken for one that waits.
+
 Deadlines belong to a direction, as in Go: set once, they hold for every wait until they are moved.  A wait with a
 deadline needs a timer, but one timer for a direction, and a later deadline leaves it where it is: when it rings too
 early it is planned anew.  So a program that moves the deadline before each read pays for a store, not for a timer.
@@ -34,10 +44,10 @@ class Direction:
     """The waiters of one descriptor in one direction: the place where their tickets are.
 
     `first` and `others` are the tickets that wait; others is None while there is at most one.  A fifth item marks a
-    ticket that does not mind the deadline.  All but `edge` and `deadline` are read and changed under `latch`.
+    ticket that does not mind the deadline.  All but `edge`, `deadline` and the seat are read and changed under `latch`.
     """
 
-    __slots__ = ("alarm", "carrier", "deadline", "edge", "first", "hup", "latch", "name", "others", "owner", "ticket")
+    __slots__ = ("alarm", "carrier", "deadline", "edge", "first", "hup", "latch", "name", "others", "owner", "seat", "ticket")
 
     external = True  # what waits here may be woken from outside the program: see deadlock.py
 
@@ -51,18 +61,41 @@ class Direction:
         self.latch: list[None] = [None]
         self.deadline: float | None = None
         self.alarm: list[Any] | None = None  # the timer's entry: [self or None, sched, heap, when]
-        # The carrier that may take the short way of waiting (Descriptor.wait_read): it has waited here before, so its
-        # machine's poller knows us, and there is no deadline, and we are not closed.
-        self.carrier: Any = None
-        # And the ticket it uses there, again and again.  Nobody can mistake one wait for the next: such a wait has no
-        # timer, and who claims the ticket is done with it before the waiter can run.
-        self.ticket: Ticket = [None, None, self, None]
+        self.carrier: Any = None  # who may wait in the seat, with this ticket
+        self.seat: list[Any] | None = None
+        self.ticket: Ticket | None = None
 
     def lock(self) -> None:
         try:
             self.latch.pop()
         except IndexError:
             contend(self.latch)
+
+    def appoint(self, w: Any) -> None:
+        """From now on this carrier may wait in the seat.  Under the latch, by itself."""
+        self.dismiss()
+        self.seat = []
+        self.ticket = [w, None, self, None]
+        self.carrier = w
+
+    def dismiss(self) -> None:
+        """From now on nobody may; who sits there waits on as everybody else.  Under the latch."""
+        self.carrier = None
+        ticket = self.ticket
+        if ticket is not None:
+            if self._rouse() is not None:
+                self.publish(ticket)
+            elif ticket is not self.first and not (self.others and ticket in self.others):
+                ticket[0] = None  # its wait is over, though perhaps it does not know yet
+
+    def _rouse(self) -> Any:
+        """Take whoever sits there out of the seat.  Under the latch."""
+        if self.seat is None:
+            return None
+        try:
+            return self.seat.pop()
+        except IndexError:
+            return None
 
     def publish(self, ticket: Ticket) -> None:
         """Have the ticket wait.  Under the latch."""
@@ -75,14 +108,20 @@ class Direction:
 
     def withdraw(self, ticket: Ticket) -> bool:
         self.lock()
-        alive = ticket[0] is not None
+        w = ticket[0]
+        alive = w is not None
         if alive:
-            ticket[0] = None
             others = self.others
             if ticket is self.first:
                 self.first = others.pop(0) if others else None
-            elif others is not None and ticket in others:  # else it was never published: see _wait_thread
+                ticket[0] = None
+            elif others is not None and ticket in others:
                 others.remove(ticket)
+                ticket[0] = None
+            elif ticket is self.ticket:
+                alive = rise(self.seat, w)
+            else:
+                ticket[0] = None  # it was never published: see _wait_thread
             if not others:
                 self.others = None
         self.latch.append(None)
@@ -103,6 +142,9 @@ class Direction:
         claimed = [(ticket[0], ticket) for ticket in tickets]
         for ticket in tickets:
             ticket[0] = None
+        w = self._rouse()
+        if w is not None:
+            claimed.append((w, self.ticket))  # type: ignore[arg-type]
         return claimed
 
     def fire(self) -> None:
@@ -111,6 +153,9 @@ class Direction:
         claimed = self._claim(True)
         if not claimed:
             self.edge = True
+            w = self._rouse()
+            if w is not None:
+                claimed.append((w, self.ticket))  # type: ignore[arg-type]
         self.latch.append(None)
         for w, _ticket in claimed:
             ready(w)
@@ -129,7 +174,7 @@ class Direction:
     def set_deadline(self, when: float | None) -> None:
         self.lock()
         before, self.deadline = self.deadline, when
-        self.carrier = None
+        self.dismiss()
         waits = self.first is not None
         self.latch.append(None)
         if when is None:
@@ -162,6 +207,15 @@ class Direction:
             alarm[0] = None
             if alarm[2] is not None:
                 alarm[2].dead += 1
+
+
+def rise(seat: Any, w: Any) -> bool:
+    """Take w out of its seat.  False: it is not there any more, for somebody has claimed its ticket."""
+    try:
+        seat.remove(w)
+        return True
+    except ValueError:
+        return False
 
 
 def _ring(entry: list[Any]) -> None:

@@ -142,7 +142,7 @@ class Interrupt:
             signal.set_wakeup_fd(self.old_fd)
             self._close_pipe()
             return
-        self.m.poller = new_poller()
+        self.m.poller = new_poller(self.m.ready)
         self.m.poller.add_bell(read)
 
     def _close_pipe(self) -> None:

@@ -125,7 +125,8 @@ class Descriptor:
         """
         if self.closed:
             raise DescriptorClosed(self.fd)
-        if side.deadline is not None and not across and monotonic() >= side.deadline:
+        when = side.deadline  # read once: another thread may take it back meanwhile
+        if when is not None and not across and monotonic() >= when:
             raise side.late()
 
     def _wait(self, side: Direction, timeout: float | None, across: bool = False) -> None:
@@ -139,7 +140,7 @@ class Descriptor:
         poller = m.poller
         if poller is None:
             try:
-                poller = m.poller = new_poller()
+                poller = m.poller = new_poller(m.ready)
             except OSError as exc:
                 if exc.errno not in NONE_LEFT:
                     raise
@@ -155,7 +156,7 @@ class Descriptor:
         elif side.carrier is not w and hasattr(w, "carries"):
             side.lock()
             if not self.closed and side.deadline is None:
-                side.carrier = w
+                side.appoint(w)
             side.latch.append(None)
         side.lock()
         if self.closed or side.edge:
@@ -180,7 +181,8 @@ class Descriptor:
         self.check_deadline(side, across)
         if timeout is not None and timeout <= 0:
             raise wait.late(f"{side.name} of descriptor {self.fd} would block, and timeout={timeout:g}")
-        left = inf if side.deadline is None or across else side.deadline - monotonic()
+        when = side.deadline
+        left = inf if when is None or across else when - monotonic()
         sleep(max(0.0, min(0.01, left, inf if timeout is None else timeout)))
 
     def _wait_thread(self, side: Direction, timeout: float | None, across: bool, owner: Any) -> None:
@@ -213,7 +215,8 @@ class Descriptor:
                         return
                     if owner is not None:
                         outer, waits = owner.waits(bell, ticket), True
-                    until = min(limit, inf if side.deadline is None or across else side.deadline)
+                    when = side.deadline
+                    until = min(limit, inf if when is None or across else when)
                     came = bell.wait(self.fd, select.POLLIN if side is self.read else select.POLLOUT, until)
                 finally:  # a signal handler may have raised at any point of this
                     if not side.withdraw(ticket):
@@ -236,7 +239,7 @@ class Descriptor:
         """In the child of a fork, the parent's poller being closed: who waits here does so in the parent."""
         self.pollers.clear()
         for side in (self.read, self.write):
-            side.first = side.others = side.alarm = side.carrier = None
+            side.first = side.others = side.alarm = side.carrier = side.seat = None
             side.latch = [None]
 
     def close(self) -> None:
@@ -248,7 +251,7 @@ class Descriptor:
             poller.remove(self)
         for side in (self.read, self.write):
             side.lock()
-            side.carrier = None
+            side.dismiss()
             side.latch.append(None)
             side.disarm()
             side.fail(lambda: DescriptorClosed(self.fd), True)
