@@ -7,6 +7,7 @@ the call lasts; the calls themselves are ended by an event wherever possible, no
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,7 @@ import pytest
 
 import gort
 from gort import Chan, Runtime, WaitGroup, after, go, gosched, run, sleep
+from gort.runtime import blocking as blocking_module
 
 from spreading import go_all
 
@@ -573,6 +575,44 @@ def test_idle_threads_do_not_count_against_the_limit() -> None:
                 for g in [runtime.go(*args, lambda: barrier.wait(40)) for _ in range(barrier.parties)]:
                     g.result()
         assert runtime.stats()["threads"] + runtime.stats()["spare_threads"] <= 8
+
+
+def test_spare_threads_end_one_after_the_other(monkeypatch: pytest.MonkeyPatch, procs: int) -> None:
+    """Broken: of threads that have made blocking calls some never end, or all of them wake up in order to do so."""
+    monkeypatch.setattr(blocking_module, "IDLE", 0.05)
+
+    def main() -> None:
+        barrier = threading.Barrier(1000)
+        for g in [go(gort.blocking, barrier.wait, 40) for _ in range(barrier.parties)]:
+            g.result()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+        while gort.stats()["spare_threads"]:
+            sleep(0.01)
+        # Each is woken once, to look at the clock.  (With a GIL, all at once stand in each other's way, seven times.)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before < 3 * barrier.parties
+
+    run(main, procs=procs)
+
+
+def test_spare_threads_that_end_while_they_are_needed(monkeypatch: pytest.MonkeyPatch, procs: int, jitter: None) -> None:
+    """Broken: a blocking call is lost if its thread was about to end, and at the limit a thread is dismissed twice, or not at all."""
+    monkeypatch.setattr(blocking_module, "IDLE", 1e-4)
+
+    def call(k: int) -> int:
+        time.sleep(k % 4 * 1e-4)
+        return k
+
+    def work(first: int) -> None:
+        for k in range(first, first + 100):
+            assert gort.blocking(call, k) == k
+            if not k % 7:
+                sleep(k % 3 * 1e-4)
+
+    with Runtime(procs, max_threads=procs + 8) as runtime:
+        for g in [runtime.go(work, 1000 * n) for n in range(6)]:
+            g.result()
+        while runtime.stats()["spare_threads"]:
+            time.sleep(1e-3)
 
 
 def test_everything_at_once(procs: int, jitter: None) -> None:

@@ -24,12 +24,15 @@ from collections import deque
 from time import monotonic
 from typing import Any
 
+from .goroutine import FREE_THREADED
+
 AT_ONCE = 16  # that are ending at the same moment: two would do, but sysmon should not have to look all the time
 CLEAN = 256  # threads after which the leftovers are dropped...
 WORTH = 0.5e-3  # ...unless that takes longer than so many seconds for each of them
 SOME = 64  # as many are worth it when the line is empty
 
-_clear: Any = getattr(sys, "_clear_internal_caches", None)  # from 3.14 on; documented as releasing just this memory
+# From 3.14 on; documented as releasing just this memory.
+_clear: Any = getattr(sys, "_clear_internal_caches", None) if FREE_THREADED else None
 
 
 class Departures:
@@ -55,6 +58,12 @@ class Departures:
         while self.line and len(self.going) < AT_ONCE:
             self._let_go()
         return self.gone != gone
+
+    def left(self) -> None:
+        """A thread is about to end that did not stand in the line (and counts may be lost, for many may say so at once)."""
+        self.gone += 1
+        if self.gone >= self.enough:
+            self._clean()
 
     def _let_go(self) -> None:
         try:
