@@ -34,23 +34,28 @@ def connected() -> tuple[Conn, socket.socket]:
 
 
 class Window(list[Any]):
-    """A seat; the first time that somebody sits down in it something happens, just before or just after."""
+    """A seat; the first time that somebody sits down in it something happens, just before and just after."""
 
-    def __init__(self, before: bool, event: Callable[[], object]) -> None:
-        self.before = before
-        self.event: Any = event
+    def __init__(self, before: Callable[[], object], after: Callable[[], object]) -> None:
+        self.events = [before, after]
 
     def append(self, w: Any) -> None:
-        event, self.event = self.event, lambda: None
-        if self.before:
+        events, self.events = self.events, []
+        for event in events[:1]:
             event()
         super().append(w)
-        if not self.before:
+        for event in events[1:]:
             event()
 
 
-def in_the_window(before: bool, event: Callable[[Conn, socket.socket], object], then: Callable[[Conn, socket.socket], object]) -> Any:
-    """What a read gives or raises if event(conn, peer) happens in the window, and then(conn, peer) when its reader waits."""
+Event = Callable[[Conn, socket.socket], object]
+
+
+def in_the_window(before: bool, event: Event, then: Event, later: Event | None = None) -> Any:
+    """What a read gives or raises if event(conn, peer) happens in the window, and then(conn, peer) when its reader waits.
+
+    later: this happens after the reader has sat down, and the event before.
+    """
 
     def main() -> Any:
         conn, peer = connected()
@@ -59,14 +64,16 @@ def in_the_window(before: bool, event: Callable[[Conn, socket.socket], object], 
             got = []
             happened = []
 
-            def happen() -> None:
-                event(conn, peer)
-                happened.append(True)
+            def happen(*events: Event | None) -> None:
+                for one in events:
+                    if one is not None:
+                        one(conn, peer)
 
             def read() -> Any:
                 for _ in range(2):  # the first of them goes the long way, and from then on it may sit
                     got.append(conn.read())
-                conn._in.seat = Window(before, happen)
+                first, second = (event, later) if before else (nothing, event)
+                conn._in.seat = Window(lambda: happen(first), lambda: (happen(second), happened.append(True)))
                 try:
                     return conn.read()
                 except (Exception, Cancelled) as exc:
@@ -77,7 +84,7 @@ def in_the_window(before: bool, event: Callable[[Conn, socket.socket], object], 
                 while len(got) != n or g.state != "waiting":
                     sleep(1e-4)
                 peer.sendall(b"before")
-            while not happened or (g.state != "waiting" and not g.done()):
+            while not g.done() and not (happened and g.state == "waiting"):
                 sleep(1e-4)
             then(conn, peer)
             value = g.result(LONG)
@@ -175,6 +182,27 @@ def test_another_reader(before: bool) -> None:
         side.latch.append(None)
 
     assert in_the_window(before, another, send) == b"data"
+
+
+def limit(conn: Conn, _peer: socket.socket) -> None:
+    conn.set_read_deadline(time.monotonic() + LONG)
+
+
+def no_limit(conn: Conn, _peer: socket.socket) -> None:
+    conn.set_read_deadline(None)
+
+
+def close(conn: Conn, _peer: socket.socket) -> None:
+    conn.close()
+
+
+@pytest.mark.parametrize("second", [limit, no_limit, close])
+@pytest.mark.parametrize("first", [limit, no_limit, close])
+def test_one_thing_before_and_one_after(first: Event, second: Event) -> None:
+    """Broken: two deadlines, or a deadline and a close, one on each side of a reader's sitting down, stop every goroutine
+    of its machine, or the reader waits for ever."""
+    value = in_the_window(True, first, nothing if close in (first, second) else send, later=second)
+    assert type(value) is ConnClosed if close in (first, second) else value == b"data"
 
 
 @pytest.mark.parametrize("trial", range(3))

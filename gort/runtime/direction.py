@@ -80,13 +80,14 @@ class Direction:
 
     def dismiss(self) -> None:
         """From now on nobody may; who sits there waits on as everybody else.  Under the latch."""
+        if self.carrier is None:
+            return  # and whoever sits down yet, with a dead ticket, gets up by himself
         self.carrier = None
-        ticket = self.ticket
-        if ticket is not None:
-            if self._rouse() is not None:
-                self.publish(ticket)
-            elif ticket is not self.first and not (self.others and ticket in self.others):
-                ticket[0] = None  # its wait is over, though perhaps it does not know yet
+        ticket: Any = self.ticket
+        if self._rouse() is not None:
+            self.publish(ticket)
+        else:
+            ticket[0] = None  # its wait is over, though perhaps it does not know yet
 
     def _rouse(self) -> Any:
         """Take whoever sits there out of the seat.  Under the latch."""
