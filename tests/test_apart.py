@@ -434,6 +434,46 @@ def test_many_take_their_turn(monkeypatch: pytest.MonkeyPatch, procs: int) -> No
     apart(test, procs)
 
 
+def test_what_a_crowd_leaves_suspended_goes_on() -> None:
+    """Broken: a generator that began in one of many whose threads have ended crashes the process when it goes on."""
+    done = program(
+        """
+        def numbers():
+            k = 0
+            while True:
+                yield k
+                k += 1
+
+        def block(gate, patience):
+            gate.wait(patience)
+            it = numbers()
+            try:
+                next(it)
+                raise KeyError
+            except KeyError as exc:
+                return it, exc.__traceback__.tb_frame
+
+        def main():
+            gate = threading.Event()
+            before = gort.stats()["started_apart"]
+            while gort.stats()["started_apart"] == before:
+                go(block, gate, 0.05).join()
+            gs = [go(block, gate, 50) for _ in range(500)]
+            while gort.stats()["threads"] < 400:
+                sleep(1e-3)
+            gate.set()
+            left = [g.result() for g in gs]
+            while gort.stats()["threads"] > 100:
+                sleep(1e-3)
+            sleep(0.1)
+            print({next(it) for it, _ in left}, len({frame.f_lineno for _, frame in left}))
+
+        run(main, procs=2)
+        """
+    )
+    assert (done.stdout, done.returncode) == ("{1} 1\n", 0), done.stderr
+
+
 def test_the_end_of_the_runtime_beside_a_crowd() -> None:
     """Broken: main returns while many of them end at that moment, and `run` hangs, or leaves one of their threads."""
     for _ in range(10):

@@ -191,7 +191,6 @@ class Spares:
             if over or not self._next(spare, first):
                 with self.lock:
                     self.all.discard(spare)
-                self.sched.departures.left()
                 return
 
     def _next(self, spare: _Spare, first: bool) -> bool:
