@@ -434,6 +434,21 @@ def test_many_take_their_turn(monkeypatch: pytest.MonkeyPatch, procs: int) -> No
     apart(test, procs)
 
 
+def test_its_thread_can_be_had_when_it_has_ended(jitter: None) -> None:
+    """Broken: who has joined it is told that its thread is in use, if that has not come to its end yet."""
+
+    def main() -> None:
+        blocker = Blocker()
+        gate = threading.Event()
+        gate.set()
+        for k in range(1000):
+            go(blocker.block, threading.Event(), gate, int).join()
+            assert gort.blocking(abs, -k) == k
+
+    with Runtime(1, max_threads=2) as runtime:
+        runtime.run(main)
+
+
 def test_what_a_crowd_leaves_suspended_goes_on() -> None:
     """Broken: a generator that began in one of many whose threads have ended crashes the process when it goes on."""
     done = program(

@@ -294,14 +294,18 @@ def _call(kind: type[_Call], fn: Callable[..., T], args: Any, kw: Any) -> T:
         return fn(*args, **kw)
     ticket: Ticket = [w, None, kind(fn), None]
     sched = w.m.sched
+    settled = False
     while True:
         try:
             if not sched.spares.submit(ticket, fn, args, kw, copy_context()):
                 return fn(*args, **kw)
             break
         except ThreadLimit:
-            if not surplus.settling(sched):
+            if settled:
                 raise
+        if not surplus.settling(sched):
+            settled = True  # perhaps since a moment ago: try once more
+            continue
         sleep(1e-3)  # then that machine is idle, and its thread can be had, or it has work, and the limit is what it says
     good, value = park(w, ticket)
     if good:

@@ -65,9 +65,16 @@ def dismiss_one(sched: Any) -> bool:
 
 def settling(sched: Any) -> bool:
     """Is some machine on its way to being idle, to its next goroutine or to its end?  It will be there in a moment."""
-    return bool(sched.departures) or any(
-        m.thread is not None and m not in sched.idle_ms and m.apart is None and not m.asleep and not m.live() for m in list(sched.ms)
+    return bool(sched.departures or sched.buried) or any(
+        m.thread is not None and m.solo is None and _done(m) and (m.ready if m in sched.idle_ms else not m.asleep)
+        for m in list(sched.ms)
     )
+
+
+def _done(m: Any) -> bool:
+    """Have all its goroutines ended?  The last one's carrier may not know it yet, though those who have joined it do."""
+    live = m.live()
+    return not live or (live == 1 and all(carrier.g is None or carrier.g.done() for carrier in list(m.carriers)))
 
 
 def retire(sched: Any, m: Any) -> bool:
