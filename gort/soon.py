@@ -11,6 +11,7 @@ always non-blocking, and what counts is what its user has set; so green sockets 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import stat
@@ -131,6 +132,13 @@ def soon(fd: int, events: int, call: Callable[[int], int], users: Users | None =
                 pass
 
 
+def _would_block(fd: int, wrong: int) -> OSError:
+    """What to raise where a call would block; a descriptor that is open for the other direction alone never gets ready."""
+    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
+    code = errno.EBADF if mode == wrong else errno.EAGAIN
+    return OSError(code, os.strerror(code))
+
+
 def _read(fd: int, buffers: list[Any]) -> int:
     if _NOWAIT is not None:
         try:
@@ -139,7 +147,7 @@ def _read(fd: int, buffers: list[Any]) -> int:
             if exc.errno not in _CANNOT:
                 raise
     if os.get_blocking(fd) and any(memoryview(buffer).nbytes for buffer in buffers) and not is_ready(fd, READ):
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        raise _would_block(fd, os.O_WRONLY)
     return os.readv(fd, buffers)
 
 
@@ -152,6 +160,6 @@ def _write(fd: int, data: memoryview) -> int:
                 raise
     if os.get_blocking(fd):
         if data and not is_ready(fd, WRITE):
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            raise _would_block(fd, os.O_RDONLY)
         data = data[: select.PIPE_BUF]
     return os.write(fd, data)
