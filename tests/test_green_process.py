@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import inspect
 import os as std
 import pty
 import signal
@@ -71,6 +72,22 @@ def test_names():
     assert os.environ is std.environ and os.stat is std.stat and os.path is std.path
     assert subprocess.CalledProcessError is std_subprocess.CalledProcessError and subprocess.PIPE == std_subprocess.PIPE
     assert issubclass(subprocess.Popen, std_subprocess.Popen)
+
+
+def test_the_functions_of_os_have_the_signatures_of_the_standard_ones():
+    """`help` and `inspect` show other parameters, or only that there are some."""
+    for name, fn in vars(os).items():
+        known = getattr(std, name, None)
+        if known in (None, fn) or not callable(known) or name.startswith("_"):
+            continue
+        try:
+            signature = inspect.signature(known)
+        except ValueError:  # a function of C that tells none
+            continue
+        mine = inspect.signature(fn).parameters.values()
+        assert [(p.name, p.kind, p.default) for p in mine] == [
+            (p.name, p.kind, p.default) for p in signature.parameters.values()
+        ], name
 
 
 # --- subprocess -------------------------------------------------------------------------------------------------------
@@ -431,6 +448,40 @@ def test_read_and_write_of_a_pipe_park(pipe: Any, monkeypatch, nowait: bool):
     run(main, procs=1)
 
 
+@pytest.mark.skipif(not hasattr(std, "readinto"), reason="os.readinto is of Python 3.14")
+@pytest.mark.parametrize("nowait", [True, False])
+def test_readinto_of_a_pipe_parks(pipe: Any, monkeypatch, tmp_path: Path, nowait: bool):
+    """os.readinto, as os.read, lets the goroutine of the same thread run that sends what it waits for."""
+    read, write = pipe
+    if not nowait:
+        monkeypatch.setattr(soon, "_NOWAIT", None)
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+
+    def main() -> None:
+        buffer = bytearray(8)
+        g = go(os.readinto, read, buffer)
+        gort.sleep(0.002)
+        assert not g.done() and os.write(write, b"data") == 4 and g.result() == 4 and buffer == b"data" + bytes(4)
+        g = go(os.readinto, read, buffer)
+        gort.sleep(0.002)
+        g.cancel()
+        assert isinstance(g.exception(), gort.Cancelled)
+        assert os.readinto(read, bytearray()) == 0
+        with open(path, "rb", 0) as file:
+            assert os.readinto(file.fileno(), buffer) == 7 and buffer == b"content\0"
+            assert os.readinto(file.fileno(), buffer) == 0
+        for wrong in (b"no room", "text", None):
+            with pytest.raises((TypeError, BufferError)):
+                os.write(write, b"x")
+                os.readinto(read, wrong)
+        with pytest.raises(OSError) as info:
+            os.readinto(write, buffer)
+        assert info.value.errno == errno.EBADF
+
+    run(main, procs=1)
+
+
 def test_many_readers_of_one_pipe(pipe: Any, procs: int, jitter):
     """One message wakes them all and one gets it: the others wait again, and block no thread that has the writer."""
     read, write = pipe
@@ -693,8 +744,11 @@ def test_a_dropped_process_is_no_trouble():
     run(main)
 
 
-def test_the_wrong_end_of_a_pipe() -> None:
+@pytest.mark.parametrize("nowait", [True, False])
+def test_the_wrong_end_of_a_pipe(monkeypatch, nowait: bool) -> None:
     """Broken: reading where one can only write waits for ever."""
+    if not nowait:
+        monkeypatch.setattr(soon, "_NOWAIT", None)
 
     def main() -> None:
         r, w = os.pipe()

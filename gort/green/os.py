@@ -54,6 +54,16 @@ def readv(fd: int, buffers: Any, /) -> int:
     return _blocking(_std.readv, fd, buffers) if n is None else n
 
 
+if hasattr(_std, "readinto"):  # since Python 3.14
+
+    def readinto(fd: int, buffer: Any, /) -> int:
+        """As `os.readinto`."""
+        if _standard(fd) or not memoryview(buffer).nbytes:
+            return _std.readinto(fd, buffer)
+        n = _read_soon(fd, [buffer], _kind(fd))
+        return _blocking(_std.readinto, fd, buffer) if n is None else n
+
+
 def write(fd: int, data: Any, /) -> int:
     """As `os.write`."""
     if _standard(fd):
@@ -83,6 +93,8 @@ if hasattr(_std, "sendfile"):
             return _blocking(_std.sendfile, number, in_fd, *args, **kw)
 
         return send(out_fd) if _green_socket(out_fd) is None else _soon(out_fd, _WRITE, send)
+
+    sendfile.__wrapped__ = _std.sendfile  # type: ignore[attr-defined]  # for its signature, which the system decides
 
 
 if hasattr(_std, "eventfd_read"):
@@ -125,6 +137,7 @@ def _on_spare(name: str) -> None:
         return _blocking(call, *args, **kw)
 
     spare.__name__ = spare.__qualname__ = name
+    spare.__wrapped__ = call  # type: ignore[attr-defined]  # so `help` and `inspect` show its signature
     spare.__doc__ = f"As `os.{name}`, on a spare thread.\n\n{call.__doc__ or ''}"
     globals()[name] = spare
 
@@ -136,15 +149,17 @@ for _name in (
     _on_spare(_name)
 
 
-def fdopen(fd: int, mode: str = "r", *args: Any, **kw: Any) -> Any:
+def fdopen(
+    fd: int, mode: str = "r", buffering: int = -1, encoding: str | None = None, *args: Any, **kwargs: Any
+) -> Any:
     """As `os.fdopen`: `gort.open` of a descriptor's number."""
     from ..files import open
 
     if not isinstance(fd, int):
         raise TypeError(f"invalid fd type ({type(fd)}, expected integer)")
-    if "b" not in mode and not args[1:] and "encoding" not in kw:
-        kw["encoding"] = _io.text_encoding(None)
-    return open(fd, mode, *args, **kw)
+    if "b" not in mode:
+        encoding = _io.text_encoding(encoding)
+    return open(fd, mode, buffering, encoding, *args, **kwargs)
 
 
 def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:

@@ -379,9 +379,9 @@ _borrow.functions(
 _fromfd = globals()["fromfd"]
 
 
-def fromfd(fd: int, *args: Any, **kw: Any) -> socket:
+def fromfd(fd: int, family: int, type: int, proto: int = 0) -> socket:
     """As `socket.fromfd`: a socket for a duplicate of the number."""
-    twin: socket = _fromfd(fd, *args, **kw)
+    twin: socket = _fromfd(fd, family, type, proto)
     known = _green_socket(fd)
     if known is not None:
         known._share(twin)
