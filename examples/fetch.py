@@ -147,7 +147,8 @@ def lines(arguments: list[str]) -> Iterator[str]:
         if argument != "-":
             yield argument
             continue
-        with gort.open(0, closefd=False) as file:  # a pipe or a terminal: waiting for a line stops no fetch
+        # A pipe or a terminal: waiting for a line stops no fetch.  What is no text is no URL, and named as such.
+        with gort.open(0, closefd=False, errors="replace") as file:
             yield from filter(None, map(str.strip, file))
 
 
@@ -176,6 +177,8 @@ def main() -> int:
     option("--save", metavar="DIR", help="write the bodies to files in DIR")
     option("--procs", metavar="P", type=positive(int), help="threads that run goroutines at a time")
     args = parser.parse_args()
+    if "-" in args.urls and sys.stdin is None:
+        parser.error("-: the standard input is closed")
     if args.save is not None and not os.path.isdir(args.save):
         parser.error(f"--save {args.save}: it is no directory")
     try:
@@ -190,9 +193,12 @@ def main() -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C need not be so polite
         print("fetch: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except OSError as error:  # of standard output: what concerns a URL has been told
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush says nothing
-        return 141
+        if isinstance(error, BrokenPipeError):
+            return 141
+        print(f"fetch: standard output: {error.strerror}", file=sys.stderr)
+        return 1
     return 0 if good else 1
 
 

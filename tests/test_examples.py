@@ -742,6 +742,25 @@ def test_fetch_stops_at_ctrl_c_and_when_nobody_reads(site: Site) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_fetch_of_an_input_that_is_no_text(site: Site) -> None:
+    with start("fetch.py", "-", stdin=subprocess.PIPE) as program:
+        program.stdin.write(b"\xff\x96\0\n" + f"{site.url}/good\n".encode())
+        program.stdin.close()
+        program.stdin = None
+        done = finish(program)
+    assert done.returncode == 1 and list(fetched(done)) == [f"{site.url}/good"]
+    assert done.stderr.startswith(b"fetch: ") and b"can be fetched" in done.stderr and done.stderr.count(b"\n") == 1
+    done = run("fetch.py", "-", stdin=None, preexec_fn=lambda: os.close(0))
+    assert done.returncode == 2 and b"input is closed" in done.stderr and b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_fetch_when_its_output_has_no_room(site: Site) -> None:
+    with open("/dev/full", "w") as full:
+        done = run("fetch.py", f"{site.url}/x", stdout=full)
+    assert (done.returncode, done.stderr) == (1, b"fetch: standard output: No space left on device\n")
+
+
 def test_fetch_says_what_is_wrong_with_its_arguments(tmp_path: Path) -> None:
     for args, text in (
         ([], b"URL"),
