@@ -12,7 +12,8 @@ goroutine for each of its connections; all of them send, wait for the answer, ch
 
 10,000 connections are no trouble (-c 10000), as far as the system lets a process have so many descriptors.
 
-Exit status: 0 every byte came back, 1 some did not, 2 a wrong argument, 130 interrupted by Ctrl-C.
+Exit status: 0 every byte came back, 1 some did not, 2 a wrong argument, 130 interrupted by Ctrl-C, 141 nobody reads the
+output any more.
 """
 
 import argparse
@@ -69,8 +70,9 @@ class Load:
                     self.latencies.append(time.perf_counter() - sent)
                     if answer != self.message:
                         raise OSError(f"the answer is {len(answer)} other bytes")
-        except OSError as error:  # a time-out is one, too
+        except (OSError, ValueError) as error:  # a time-out is an OSError; a ValueError: that is no address
             self.errors.append(str(error))
+        finally:
             if not ready:
                 self.connected.done()
 
@@ -102,7 +104,7 @@ class Load:
         if done:
             half, most = done[len(done) // 2], done[len(done) * 99 // 100]
             print(f"; latency: half under {half * 1000:.1f} ms, 99 % under {most * 1000:.1f} ms", end="")
-        print()
+        print(flush=True)
 
 
 def load(args: argparse.Namespace, address: str) -> int:
@@ -127,7 +129,7 @@ def both(args: argparse.Namespace) -> int:
             server.wait()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = (usage.ru_utime + usage.ru_stime) / max(1, args.requests)
-    print(f"server: {cpu * 1e6:.1f} us of CPU a request (its start included)")
+    print(f"server: {cpu * 1e6:.1f} us of CPU a request (its start included)", flush=True)
     return status
 
 
@@ -160,6 +162,9 @@ def main() -> int:
         parser.error(str(error))
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush says nothing
+        return 141
     except (OSError, ValueError) as error:
         print(f"echo: {error}", file=sys.stderr)
         return 1

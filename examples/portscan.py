@@ -11,11 +11,13 @@ closed answers at once. The open ones are printed as they are found:
     631     ipp
     1022 closed, 0 silent, 2 open: 1024 ports of localhost (127.0.0.1) in 0.2 s
 
-Exit status: 0 done, 1 the host is not known or cannot be reached, 2 a wrong argument, 130 interrupted by Ctrl-C.
+Exit status: 0 done, 1 the host is not known or cannot be reached, 2 a wrong argument, 130 interrupted by Ctrl-C,
+141 nobody reads the output any more.
 """
 
 import argparse
 import errno
+import os
 import resource
 import socket
 import sys
@@ -124,6 +126,9 @@ def main() -> int:
         parser.error(str(error))
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush says nothing
+        return 141
     except OSError as error:
         print(f"portscan: {error.strerror or error}", file=sys.stderr)
         return 1

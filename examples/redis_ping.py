@@ -14,11 +14,12 @@ One dictionary serves all connections. A command never waits in the middle, so o
 without a GIL several machines run commands at once, and the ones that read and then write (INCR, APPEND, SET NX) take a
 lock for it.
 
-Exit status: 1 it cannot listen there, 2 a wrong argument, 130 ended by Ctrl-C.
+Exit status: 1 it cannot listen there, 2 a wrong argument, 130 ended by Ctrl-C, 141 nobody reads its output.
 """
 
 import argparse
 import fnmatch
+import os
 import re
 import sys
 import time
@@ -288,6 +289,9 @@ def main() -> int:
         parser.error(str(error))
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush says nothing
+        return 141
     except (OSError, ValueError) as error:
         print(f"redis_ping: {error}", file=sys.stderr)
         return 1

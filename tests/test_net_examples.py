@@ -55,10 +55,36 @@ def test_echo_tells_what_is_wrong():
     """Wrong arguments and a server that is not there get a sentence."""
     done = run("echo.py", "load", f"127.0.0.1:{unused_port()}", "-c", 3, "-n", 3)
     assert done.returncode == 1 and b"3 connections: " in done.stderr and b"Traceback" not in done.stderr
+    for address in ("nowhere", "localhost:99999"):
+        done = run("echo.py", "load", address, "-c", 3, "-n", 3)
+        assert done.returncode == 1 and b"3 connections: " in done.stderr and b"Traceback" not in done.stderr, done.stderr
     for args in (["-c", "0"], ["-s", "x"], ["dance"]):
         assert run("echo.py", *args).returncode == 2
     done = run("echo.py", "serve", "nowhere")
     assert done.returncode == 1 and b"has no port" in done.stderr and b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "example",
+    [["echo.py", "-c", "2", "-n", "10"], ["echo.py", "serve", "localhost:0"], ["redis_ping.py", "localhost:0"], ["portscan.py"]],
+)
+def test_when_nobody_reads_the_output(example):
+    """As with `| true`: another status, or something about it on standard error."""
+    if example == ["portscan.py"]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            done = unread("portscan.py", "127.0.0.1", "-p", server.getsockname()[1])
+    else:
+        done = unread(*example)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def unread(*example):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        return run(*example, stdout=writing)
+    finally:
+        os.close(writing)
 
 
 # -- redis_ping.py -------------------------------------------------------------------------------------------------
