@@ -55,7 +55,7 @@ class RawFile(io.FileIO):
     def readinto(self, buffer: Any, /) -> Any:
         """Read into the buffer; how many bytes?  0: the end.  None: it is non-blocking and there is nothing."""
         fd = self.fileno()
-        if on_goroutine() and self.readable():
+        if on_goroutine() and self.readable() and not memoryview(buffer).readonly:  # (which that one says)
             try:
                 n = read_soon(fd, [buffer], self._kind, self._users)
             except BlockingIOError:
@@ -66,10 +66,10 @@ class RawFile(io.FileIO):
 
     def read(self, size: Any = -1, /) -> Any:
         """Read up to so many bytes with one system call; all, if it is negative."""
-        if size is None or size < 0:
-            return self.readall()
         if self._kind is FILE or not self.readable() or not on_goroutine():
             return self._spare(io.FileIO.read, size)
+        if size is None or size < 0:
+            return self.readall()
         buffer = bytearray(min(size, MOST))
         n = self.readinto(buffer) if size else 0
         return None if n is None else bytes(memoryview(buffer)[:n])

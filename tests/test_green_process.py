@@ -472,8 +472,7 @@ def test_readinto_of_a_pipe_parks(pipe: Any, monkeypatch, tmp_path: Path, nowait
             assert os.readinto(file.fileno(), buffer) == 7 and buffer == b"content\0"
             assert os.readinto(file.fileno(), buffer) == 0
         for wrong in (b"no room", "text", None):
-            with pytest.raises((TypeError, BufferError)):
-                os.write(write, b"x")
+            with pytest.raises(TypeError):
                 os.readinto(read, wrong)
         with pytest.raises(OSError) as info:
             os.readinto(write, buffer)

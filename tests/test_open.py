@@ -476,6 +476,28 @@ def test_reading_what_is_only_written(tmp_path: Any, call: Any) -> None:
     assert (tmp_path / "file").read_bytes() == b"on"
 
 
+def test_an_unbuffered_file_s_errors_are_the_builtin_s(tmp_path: Path) -> None:
+    """Who expects what the built-in open's file raises, gets another error: EBADF, say, or BufferError."""
+    path = tmp_path / "file"
+
+    def errors(opening: Any) -> list[str]:
+        found = []
+        for mode, call in (
+            ("wb", lambda f: f.read()),
+            ("wb", lambda f: f.read(None)),
+            ("wb", lambda f: f.read("x")),
+            ("w+b", lambda f: f.read("x")),
+            ("w+b", lambda f: f.readinto(b"no room")),
+            ("w+b", lambda f: f.readinto("text")),
+        ):
+            with opening(path, mode, 0) as file, pytest.raises((OSError, TypeError)) as info:
+                call(file)
+            found.append(type(info.value).__name__)
+        return found
+
+    assert run(errors, gort.open) == errors(open)
+
+
 @pytest.mark.parametrize("nowait", [True, False])
 def test_close_wakes_who_waits_in_a_raw_file(nowait: bool, monkeypatch, procs: int) -> None:
     """A pipe's file is closed, and whoever reads or writes there waits for ever."""

@@ -58,7 +58,7 @@ if hasattr(_std, "readinto"):  # since Python 3.14
 
     def readinto(fd: int, buffer: Any, /) -> int:
         """As `os.readinto`."""
-        if _standard(fd) or not memoryview(buffer).nbytes:
+        if _standard(fd) or memoryview(buffer).readonly or not memoryview(buffer).nbytes:
             return _std.readinto(fd, buffer)
         n = _read_soon(fd, [buffer], _kind(fd))
         return _blocking(_std.readinto, fd, buffer) if n is None else n
