@@ -12,7 +12,9 @@ Which class for which mode, the checks of the arguments, the size of the buffer:
 own code (`_pyio.open`, the specification of `open`), borrowed.
 
 Cancelling.  A read or write that is under way on a spare thread is waited for, and its result counts; the cancellation
-comes at the next operation that waits.  So a file that was being opened is opened, and closed by its ``with``.
+comes at the next operation that waits.  So a file that was being opened is opened, and closed by its ``with``.  But the
+opening of a FIFO waits for the other side, perhaps for ever.  Whoever is cancelled there goes away at once; should the
+other side come later, the thread that still waits opens the FIFO and closes it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import _pyio  # type: ignore[import-not-found]
 import atexit
 import builtins
 import io
+import os
+import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -28,7 +32,7 @@ from weakref import WeakSet
 from . import borrow
 from .buffered import BufferedRandom, BufferedReader, BufferedWriter, TextIOWrapper
 from .descriptors import Users, may_park
-from .runtime.blocking import blocking
+from .runtime.blocking import blocking, inquire
 from .runtime.wait import on_goroutine
 from .soon import FILE, PIPE, kind, read_soon, write_soon
 
@@ -41,10 +45,32 @@ class RawFile(io.FileIO):
     def __init__(self, file: Any, mode: str = "r", closefd: bool = True, opener: Any = None) -> None:
         if isinstance(file, int) or not on_goroutine():
             super().__init__(file, mode, closefd, opener)
+        elif opener is None and _is_fifo(file):
+            self._meet(file, mode, closefd)
         else:
             blocking(super().__init__, file, mode, closefd, opener)
         self._kind = kind(self.fileno())
         self._users = None if self._kind is FILE else Users()
+
+    def _meet(self, *args: Any) -> None:
+        """Open a FIFO.  Of this goroutine and the spare thread, the one that finds that the other is through closes it."""
+        first = [None]  # whoever takes the item out is first; `pop` is atomic
+
+        def through() -> None:
+            try:
+                first.pop()
+            except IndexError:
+                io.FileIO.close(self)
+
+        def meet() -> None:
+            io.FileIO.__init__(self, *args)
+            through()
+
+        try:
+            inquire(meet)
+        except BaseException:
+            through()
+            raise
 
     def _spare(self, method: Any, *args: Any) -> Any:
         """The call on a spare thread."""
@@ -110,6 +136,13 @@ class RawFile(io.FileIO):
         else:
             # Reads need no more of the file.  Writes may go to the disk, or over a net, only now.
             self._spare(io.FileIO.close) if self.writable() else super().close()
+
+
+def _is_fifo(file: Any) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(file).st_mode)
+    except (OSError, TypeError, ValueError):  # the opening says what is wrong
+        return False
 
 
 _unflushed: WeakSet[Any] = WeakSet()  # all that may have to be flushed at exit

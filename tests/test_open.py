@@ -10,9 +10,11 @@ import itertools
 import os
 import pty
 import random
+import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -266,6 +268,61 @@ def test_opening_stops_nobody(tmp_path: Path, monkeypatch, nowait: bool):
             assert len(g.result()) == len(big)
 
     run(main, procs=1)
+
+
+@pytest.mark.parametrize("mode", ["r", "wb"])
+def test_a_fifo_to_which_nobody_comes(tmp_path: Path, mode: str, procs: int):
+    """Cancelled in its opening, a goroutine waits on for ever, and so does the end of the program; or one who comes later
+    finds nobody, or the descriptor of the one who is gone stays open."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else None
+
+    def main() -> None:
+        g = settle(go(gort.open, path, mode))
+        g.cancel()
+        assert isinstance(g.exception(20), gort.Cancelled)
+        with pytest.raises(TimeoutError), gort.timeout(0.01):
+            gort.open(path, mode)
+
+    begin = time.monotonic()
+    run(main, procs=procs)
+    assert time.monotonic() - begin < 15
+    # The threads are still there: what they open in the end, they close.
+    with open(path, "wb" if mode == "r" else "rb", 0) as other:
+        if mode == "r":
+            with pytest.raises(BrokenPipeError):
+                while True:
+                    other.write(b"x")
+        else:
+            assert other.read() == b""
+    deadline = time.monotonic() + 20
+    while before is not None and len(os.listdir("/proc/self/fd")) > before:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_ctrl_c_while_a_fifo_is_opened(tmp_path: Path):
+    """Broken: a program whose main goroutine waits there takes no notice of Ctrl-C."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    program = f"""
+import gort, sys
+def main():
+    gort.go(lambda: print("here", flush=True))
+    gort.open({str(path)!r})
+try:
+    gort.run(main)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.communicate(timeout=20)[0] == "interrupted\n"
+        finally:
+            process.kill()
 
 
 def test_a_terminal_parks():
