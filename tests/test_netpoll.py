@@ -1144,8 +1144,9 @@ class Log:
 
 @pytest.mark.parametrize("waiters", [0, 1, 2, 3])
 @pytest.mark.parametrize("bits", [1, 4, 5, 0x10, 8, 0x2001, 0x2015])
-def test_epoll_s_fast_fire_does_what_the_plain_one_does(waiters, bits):
-    """EpollPoller.fire's inlined case differs from Direction.fire."""
+@pytest.mark.parametrize("seated", [False, True])
+def test_epoll_s_fast_fire_does_what_the_plain_one_does(waiters, bits, seated):
+    """EpollPoller.fire's inlined cases differ from Direction.fire."""
 
     def outcome(fast):
         a, b = pair()
@@ -1156,6 +1157,10 @@ def test_epoll_s_fast_fire_does_what_the_plain_one_does(waiters, bits):
                 for _ in range(waiters):
                     logs.append(Log())
                     side.publish([logs[-1], None, side, None])
+            if seated:
+                logs.append(Log())
+                d.read.appoint(logs[-1])
+                d.read.seat.append(logs[-1])
             if fast:
                 poller = poller_module.EpollPoller()
                 try:
@@ -1168,7 +1173,7 @@ def test_epoll_s_fast_fire_does_what_the_plain_one_does(waiters, bits):
                     d.read.fire()
                 if bits & (select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP):
                     d.write.fire()
-            state = [(s.edge, s.first is None, len(s.others or ()), len(s.latch)) for s in (d.read, d.write)]
+            state = [(s.edge, s.first is None, len(s.others or ()), len(s.seat or ()), len(s.latch)) for s in (d.read, d.write)]
             return [log.woken for log in logs], state
 
     assert outcome(True) == outcome(False)

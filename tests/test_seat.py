@@ -7,6 +7,7 @@ and its second look.  `Window` is a seat in which something happens just then, a
 from __future__ import annotations
 
 import random
+import signal
 import socket
 import threading
 import time
@@ -203,6 +204,62 @@ def test_one_thing_before_and_one_after(first: Event, second: Event) -> None:
     of its machine, or the reader waits for ever."""
     value = in_the_window(True, first, nothing if close in (first, second) else send, later=second)
     assert type(value) is ConnClosed if close in (first, second) else value == b"data"
+
+
+class Raised(Exception):
+    pass
+
+
+class HitSeat(list[Any]):
+    """A seat; a signal comes when somebody has just been taken out of it."""
+
+    def pop(self, *_: Any) -> Any:
+        w = super().pop()
+        if not raised:
+            signal.raise_signal(signal.SIGUSR1)
+        return w
+
+
+raised: list[bool] = []
+
+
+def test_a_signal_handler_raises_when_the_poller_has_just_taken_the_reader() -> None:
+    """Broken: a reader is lost for good, and cannot even be cancelled."""
+
+    def handler(*_: object) -> None:
+        raised.append(True)
+        raise Raised
+
+    def main() -> None:
+        conn, peer = connected()
+        got = []
+
+        def read() -> None:
+            for n in range(3):
+                if n == 2:  # the first of them goes the long way, and from then on it may sit
+                    conn._in.seat = HitSeat()
+                got.append(conn.read())
+
+        with conn, peer:
+            g = go(read)
+            for n in range(2):
+                while len(got) != n or g.state != "waiting":
+                    sleep(1e-4)
+                peer.sendall(b"before")
+            while len(got) != 2 or not conn._in.seat:
+                sleep(1e-4)
+            peer.sendall(b"data")
+            with pytest.raises(Raised):
+                g.join(LONG)
+            g.result(LONG)
+            assert got[2:] == [b"data"]
+
+    raised.clear()
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        run(main, procs=1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize("trial", range(3))

@@ -98,6 +98,12 @@ class Direction:
         except IndexError:
             return None
 
+    def seat_again(self, seat: list[Any]) -> None:
+        """Whoever was just taken out of this seat, and is lost, sits there again: by the poller, which then fires once more."""
+        w = self.carrier
+        if seat is self.seat and w is not None and not seat:
+            seat.append(w)
+
     def publish(self, ticket: Ticket) -> None:
         """Have the ticket wait.  Under the latch."""
         if self.first is None:

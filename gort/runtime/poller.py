@@ -297,6 +297,9 @@ class EpollPoller(Poller):
                     w = seat.pop()
                 except IndexError:
                     side.fire()
+                except BaseException:  # a signal handler has raised, behind the `pop`
+                    side.seat_again(seat)
+                    raise
                 else:
                     queue = w.ready
                     queue.append(w)
