@@ -206,6 +206,34 @@ def test_one_thing_before_and_one_after(first: Event, second: Event) -> None:
     assert type(value) is ConnClosed if close in (first, second) else value == b"data"
 
 
+def test_what_a_woken_reader_is() -> None:
+    """Broken: a goroutine that could run, if its machine had time for it, is shown as one that waits for I/O."""
+
+    def main() -> None:
+        conn, peer = connected()
+        with conn, peer:
+            got: list[bytes] = []
+
+            def read() -> None:
+                while data := conn.read():
+                    got.append(data)
+
+            g = go(read)
+            for n in range(3):
+                while len(got) != n or g.state != "waiting":
+                    sleep(1e-4)
+                if n == 2:
+                    assert conn._in.seat and "read of descriptor" in g.wait_reason
+                    conn._in.fire()
+                    assert g.state == "runnable" and g.wait_reason == ""
+                peer.sendall(b"data")
+            peer.shutdown(socket.SHUT_WR)
+            g.result(LONG)
+            assert got == [b"data"] * 3
+
+    run(main, procs=1)
+
+
 class Raised(Exception):
     pass
 

@@ -18,7 +18,7 @@ its sitting down.  So who changes these does so *first* and looks into the seat 
 *first*, looks at them *then*, and if they have changed gets up again (if it can: else it has been woken).  `append`, `pop`
 and `remove` of one list exclude each other, with a GIL and without: either the pop comes after the append and finds the
 reader, or the reader's second look comes after the pop and sees the change.  That saves 0.15 us a request without a GIL.
-The ticket's first item stays, claimed or not, so who looks from outside may take one that was just woken for one that waits.
+The ticket's first item stays, claimed or not; who looks from outside therefore asks `holds`.
 
 Deadlines belong to a direction, as in Go: set once, they hold for every wait until they are moved.  A wait with a
 deadline needs a timer, but one timer for a direction, and a later deadline leaves it where it is: when it rings too
@@ -133,6 +133,10 @@ class Direction:
                 self.others = None
         self.latch.append(None)
         return alive
+
+    def holds(self, ticket: Ticket) -> bool:
+        """Is this ticket, whose first item is set, one that nobody has claimed?  As of this moment, without the latch."""
+        return ticket is not self.ticket or self.carrier is None or bool(self.seat)
 
     def reason(self, _ticket: Ticket) -> str:
         return f"I/O: {self.name} of descriptor {self.owner.fd}"

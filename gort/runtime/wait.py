@@ -186,7 +186,10 @@ def own_stack(root: Any, get_ident: Any = threading.get_ident, missing: Any = ob
 def live_ticket(w: Any) -> Ticket | None:
     """The ticket that a waiter (or None) is parked with, if nobody has claimed it.  From any thread, as of this moment."""
     ticket = w.wait if w is not None else None
-    return ticket if ticket is not None and ticket[0] is w else None
+    if ticket is None or ticket[0] is not w:
+        return None
+    holds = getattr(ticket[2], "holds", None)  # a place where a claimed ticket keeps its first item: direction.py
+    return ticket if holds is None or holds(ticket) else None
 
 
 def _waits(w: Any) -> bool:
