@@ -508,6 +508,27 @@ def test_the_end_of_the_runtime_beside_a_crowd() -> None:
         assert threading.active_count() <= before
 
 
+def test_the_end_while_many_wait_for_a_thread(capfd: pytest.CaptureFixture[str]) -> None:
+    """Broken: one that sysmon is about to start at that moment never ends, and sysmon dies of it."""
+    gs: list[gort.Goroutine[int]] = []
+    gate = threading.Event()
+
+    def main() -> None:
+        blocker = Blocker()
+        gs.extend(go(blocker.block, threading.Event(), gate, int) for _ in range(5000))
+        while gort.stats()["threads"] < 9:
+            sleep(1e-3)
+
+    for _ in range(5):
+        with Runtime(2, max_threads=10) as runtime:
+            runtime.run(main)
+            threading.Timer(0.05, gate.set).start()
+        assert all(g.done() for g in gs)
+        gs.clear()
+        gate.clear()
+    assert capfd.readouterr().err == ""
+
+
 def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: if the system gives no thread, the goroutine is lost, runs twice, or a cancellation of it is."""
     from gort.runtime import scheduler

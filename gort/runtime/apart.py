@@ -34,9 +34,10 @@ from contextvars import Context
 from functools import partial
 from typing import Any
 
+from ..errors import RuntimeClosed
 from . import surplus, wait
 from .carrying import Carrying
-from .closing import all_ended, next_wave
+from .closing import all_ended, drop, next_wave
 from .goroutine import FAILED, FREE_THREADED, Goroutine
 
 
@@ -288,7 +289,11 @@ def start_backlog(sched: Any) -> None:
         except IndexError:
             return
         if not start(sched, g):
-            sched.inject(g)
+            try:
+                sched.inject(g)
+            except RuntimeClosed:
+                drop(sched, g)  # it was in our hands when the others were dropped
+                continue
             return
         if len(sched.backlog) >= waiting:
             return  # it waits on

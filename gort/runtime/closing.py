@@ -99,8 +99,13 @@ def _drop(sched: Any, last: int) -> None:
                 queue.remove(g)
             except (ValueError, IndexError):
                 continue  # a machine has taken it
-            g.fail(Cancelled("cancelled before it started: the main goroutine has ended"), sched)
-            g.finish_locked(FAILED)
+            drop(sched, g)
+
+
+def drop(sched: Any, g: Any) -> None:
+    """End a goroutine that has not started, and that nobody else has, as cancelled."""
+    g.fail(Cancelled("cancelled before it started: the main goroutine has ended"), sched)
+    g.finish_locked(FAILED)
 
 
 def may_end(sched: Any, m: Any) -> bool:
