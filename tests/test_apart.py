@@ -508,6 +508,57 @@ def test_the_end_of_the_runtime_beside_a_crowd() -> None:
         assert threading.active_count() <= before
 
 
+def test_its_thread_is_another_s_when_it_has_ended() -> None:
+    """Broken: a goroutine that found no thread waits for ever, though one that ran apart has ended."""
+    ran = threading.Event()
+
+    def main() -> None:
+        blocker = Blocker()
+        gates = [blocker.start(lambda: (go(ran.set), time.sleep(0.1)))[1] for _ in range(2)]
+        threading.Timer(0.1, lambda: [gate.set() for gate in gates]).start()
+        # In a call that gort does not know; its P is taken.
+        assert ran.wait(20)
+
+    with Runtime(1, max_threads=3) as runtime:
+        runtime.run(main)
+
+
+def test_the_next_begins_when_one_ends_that_has_waited() -> None:
+    """Broken: one that waits for a thread is forgotten if the one that ends has waited in gort before, and nobody else runs."""
+    go_on: Chan[int] = Chan()
+
+    def main() -> None:
+        blocker = Blocker()
+        first, gate = blocker.start(lambda: (go_on.recv(), time.sleep(0.3)))
+        gate.set()
+        while first.state != "waiting":
+            sleep(1e-3)
+        second = go(blocker.block, threading.Event(), gate, lambda: 7)
+        while not runtime._sched.backlog:
+            sleep(1e-3)
+        sleep(0.1)
+        go_on.send(1)
+        assert second.result() == 7
+
+    with Runtime(1, max_threads=2) as runtime:
+        runtime.run(main)
+
+
+def test_a_runtime_without_threads_is_open() -> None:
+    """Broken: a Runtime whose last thread is one that ran a goroutine apart closes itself when that has ended."""
+    blockers = []
+    gate = threading.Event()
+    gate.set()
+    with Runtime(1, max_threads=2) as runtime:
+        runtime.run(lambda: blockers.append(Blocker()))
+        for _ in range(3):
+            # The call has the thread of the machine that is idle.
+            assert runtime.go(blockers[0].block, threading.Event(), gate, lambda: gort.blocking(abs, -3)).result() == 3
+        while runtime.stats()["threads"] > 1:
+            time.sleep(1e-3)
+        assert runtime.go(abs, -4).result() == 4
+
+
 def test_the_end_while_many_wait_for_a_thread(capfd: pytest.CaptureFixture[str]) -> None:
     """Broken: one that sysmon is about to start at that moment never ends, and sysmon dies of it."""
     gs: list[gort.Goroutine[int]] = []

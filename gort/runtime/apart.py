@@ -202,14 +202,14 @@ def _leave(m: Any) -> None:
     m.alive = False
     with sched.lock:
         del sched.ms[m]
-        last = not sched.ms
+        last = not sched.ms and sched.closing  # else others will be started, when there is work
         sched.crowded = len(sched.ms) > surplus.MANY
+        if sched.wants_thread():
+            sched.sysmon.wake()  # there is one less
     if last:
         all_ended(sched)
     elif sched.closing:
         next_wave(sched)
-    if sched.backlog:
-        sched.sysmon.wake()  # there is a thread less
 
 
 def start(sched: Any, g: Goroutine[Any]) -> bool:

@@ -287,10 +287,29 @@ class Scheduler:
 
     def _serve_forsaken(self) -> None:
         """A machine goes idle: is there an idle P with work that found no thread when it was let go?  Under the lock."""
+        p = self._forsaken()
+        if p is not None:
+            self._assign(p)
+
+    def _forsaken(self) -> Processor | None:
         for p in self.idle:
             if p.lrq or (p.keeper is None and p.timers.heap and p.timers.next() != INFINITY):
-                self._assign(p)
-                return
+                return p
+        return None
+
+    def wants_thread(self) -> bool:
+        """Is there anything that may have found no thread?  Under the lock."""
+        return bool(self.backlog or self.grq or self._forsaken())
+
+    def serve(self) -> None:
+        """By sysmon, when every P is idle: give what found no thread to one, if there is one by now.
+
+        Mostly a machine that becomes idle sees to it.  But the thread of one that ran a goroutine apart may just end.
+        """
+        with self.lock:
+            self._serve_forsaken()
+        if self.grq:
+            self.wake_for_work()
 
     def _retire(self, p: Processor) -> None:
         """A P that gomaxprocs took out of use has been let go: what it has goes to the others."""
@@ -463,9 +482,11 @@ class Scheduler:
                 p.keeper = None
                 self.leave(m, p)
             self.away.pop(m, None)
-            last = not self.ms
+            last = not self.ms and (self.closing or m.thread is None)  # else others will be started, when there is work
             if self.reports and not last:
                 next((m for m in self.ms if m.hub is not None), m).nudge()
+            if self.wants_thread():
+                self.sysmon.wake()  # there is one less
         if last:
             all_ended(self)
 

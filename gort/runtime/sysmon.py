@@ -152,6 +152,7 @@ class Sysmon:
             outside = self.look_outside(now)
             if len(sched.idle) == len(sched.allp):
                 gilshare.want(id(self), False)
+                sched.serve()
                 if sched.departures:
                     idle = 0
                     delay = SHORTEST if going else min(delay * 2, LONGEST)
