@@ -96,18 +96,18 @@ class Fetcher:
             target += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~?")
         with closing(connection):
             connection.request("GET", target, headers={"User-Agent": "gort-fetch"})
-            response = connection.getresponse()
-            if response.status in (301, 302, 303, 307, 308) and response.headers["Location"]:
-                return response.status, 0, response.headers["Location"]
-            size = 0
-            with self.file(number, parts.hostname + target) as file:
-                while data := response.read(CHUNK):
-                    size += len(data)
-                    if file is not None:
-                        file.write(data)
-            if response.length:
-                raise http.client.IncompleteRead(b"", response.length)
-            return response.status, size, None
+            with connection.getresponse() as response:
+                if response.status in (301, 302, 303, 307, 308) and response.headers["Location"]:
+                    return response.status, 0, response.headers["Location"]
+                size = 0
+                with self.file(number, parts.hostname + target) as file:
+                    while data := response.read(CHUNK):
+                        size += len(data)
+                        if file is not None:
+                            file.write(data)
+                if response.length:
+                    raise http.client.IncompleteRead(b"", response.length)
+                return response.status, size, None
 
     def file(self, number: int, name: str) -> AbstractContextManager[BinaryIO | None]:
         """Where a body goes."""

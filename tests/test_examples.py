@@ -761,6 +761,19 @@ def test_fetch_when_its_output_has_no_room(site: Site) -> None:
     assert (done.returncode, done.stderr) == (1, b"fetch: standard output: No space left on device\n")
 
 
+def test_fetch_when_a_body_cannot_be_saved(site: Site, tmp_path: Path) -> None:
+    """Something else than that is said on standard error: of what the failed fetches have left open."""
+    most = os.pathconf(tmp_path, "PC_PATH_MAX") - 10
+    directory = str(tmp_path)
+    while len(directory) < most:
+        directory += "/" + "d" * min(200, most - len(directory))
+    os.makedirs(directory)
+    done = run("fetch.py", "--save", directory, *[f"{site.url}/{number}" for number in range(10)])
+    assert (done.returncode, done.stdout) == (1, b"")
+    lines = done.stderr.splitlines()
+    assert len(lines) == 10 and all(line.startswith(b"fetch: http://") and b"too long" in line for line in lines), lines
+
+
 def test_fetch_says_what_is_wrong_with_its_arguments(tmp_path: Path) -> None:
     for args, text in (
         ([], b"URL"),
