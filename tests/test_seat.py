@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from greenlet import greenlet
 
 import gort
 from gort import Cancelled, go, run, sleep
@@ -230,6 +231,40 @@ def test_what_a_woken_reader_is() -> None:
             peer.shutdown(socket.SHUT_WR)
             g.result(LONG)
             assert got == [b"data"] * 3
+
+    run(main, procs=1)
+
+
+def test_a_reader_that_came_after_the_event_when_another_takes_a_part_of_the_data() -> None:
+    """Broken: data are there, and a reader waits for them that came when another had been woken for them."""
+
+    def main() -> None:
+        conn, peer = connected()
+        with conn, peer:
+            got: list[bytes] = []
+            side = conn._in
+
+            def second() -> None:
+                for _ in range(2):  # from then on it may sit
+                    got.append(conn.read())
+                while side.first is None:
+                    sleep(1e-4)
+                peer.sendall(b"data")
+                while side.first is not None:
+                    gort.gosched()
+                got.append(conn.read())
+
+            g = go(second)
+            for n in range(2):
+                while len(got) != n or not g.wait_reason.startswith("I/O"):
+                    sleep(1e-4)
+                peer.sendall(b"before")
+            while len(got) != 2:
+                sleep(1e-4)
+            # (A greenlet of a goroutine's own never gets the seat.)
+            go(lambda: greenlet(lambda: got.append(conn.read(1))).switch()).result(LONG)
+            g.result(LONG)
+            assert got[2:] == [b"d", b"ata"]
 
     run(main, procs=1)
 

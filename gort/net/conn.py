@@ -11,6 +11,8 @@ if whatever comes later is an event of its own, and these are the reasons:
   once, the flag can be left True only by one whose own read, after all others, was short.
 - The peer's end may have been reported together with the data, and is then no event of its own.  The poller notes it
   (`hup`; also errors and priority data, which end a read early), and from then on every read tries first.
+- Who sits down at once, and waits for an event that another reader has been woken for, is woken when that one leaves data
+  (`_left_some`).
 - Other sockets end reads early for reasons of their own (a Unix socket before a passed descriptor), so only TCP does it.
 
 Asking for little.  The object that `recv` fills is made before it is known how much will come; 64 KiB come from the C
@@ -208,7 +210,15 @@ class Conn(ReadAhead, SendFile):
             except OSError as exc:  # which the system tells only once, and we have data to return
                 self._late = exc
                 self._plain_read = False
+        self._left_some()
         return data
+
+    def _left_some(self) -> None:
+        """There may be data left: the next read tries first, and so does whoever waits."""
+        self._dry = False
+        side = self._in
+        if side.seat or side.first is not None:
+            side.fire()
 
     def _read_slowly(self, n: int, timeout: float | None) -> bytes:
         """`read` with a time-out or deadline, with data read ahead, on a plain thread, or over TLS."""
@@ -248,7 +258,7 @@ class Conn(ReadAhead, SendFile):
                     pass
                 else:
                     if not 0 < len(data) < n:
-                        self._dry = False
+                        self._left_some()
                     return data
                 self._wait(side, until, timeout)
         except OSError as exc:
