@@ -45,33 +45,12 @@ class RawFile(io.FileIO):
     def __init__(self, file: Any, mode: str = "r", closefd: bool = True, opener: Any = None) -> None:
         if isinstance(file, int) or not on_goroutine():
             super().__init__(file, mode, closefd, opener)
-        elif opener is None and _is_fifo(file):
-            self._meet(file, mode, closefd)
+        elif opener is None and is_fifo(file):
+            meet(super().__init__, lambda _: io.FileIO.close(self), file, mode, closefd)
         else:
             blocking(super().__init__, file, mode, closefd, opener)
         self._kind = kind(self.fileno())
         self._users = None if self._kind is FILE else Users()
-
-    def _meet(self, *args: Any) -> None:
-        """Open a FIFO.  Of this goroutine and the spare thread, the one that finds that the other is through closes it."""
-        first = [None]  # whoever takes the item out is first; `pop` is atomic
-
-        def through() -> None:
-            try:
-                first.pop()
-            except IndexError:
-                io.FileIO.close(self)
-
-        def meet() -> None:
-            io.FileIO.__init__(self, *args)
-            through()
-
-        meet.__qualname__ = "open of a FIFO"  # what the stacks show
-        try:
-            inquire(meet)
-        except BaseException:
-            through()
-            raise
 
     def _spare(self, method: Any, *args: Any) -> Any:
         """The call on a spare thread."""
@@ -139,7 +118,36 @@ class RawFile(io.FileIO):
             self._spare(io.FileIO.close) if self.writable() else super().close()
 
 
-def _is_fifo(file: Any) -> bool:
+def meet(call: Callable[..., Any], close: Callable[[Any], object], *args: Any, **kw: Any) -> Any:
+    """Open a FIFO by this call, on a spare thread, and return what it does; a cancellation does not wait for its partner.
+
+    Of this goroutine and the spare thread, the one that finds that the other is through closes what the call has returned.
+    """
+    first = [None]  # whoever takes the item out is first; `pop` is atomic
+    opened = []
+
+    def through() -> None:
+        try:
+            first.pop()
+        except IndexError:
+            for it in opened:
+                close(it)
+
+    def both() -> Any:
+        opened.append(call(*args, **kw))
+        through()
+        return opened[0]
+
+    both.__qualname__ = "open of a FIFO"  # what the stacks show
+    try:
+        return inquire(both)
+    except BaseException:
+        through()
+        raise
+
+
+def is_fifo(file: Any) -> bool:
+    """Is there one of that name?"""
     try:
         return stat.S_ISFIFO(os.stat(file).st_mode)
     except (OSError, TypeError, ValueError):  # the opening says what is wrong

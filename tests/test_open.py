@@ -23,6 +23,7 @@ import pytest
 
 import gort
 from gort import descriptors, go, run, soon
+from gort.green import os as green_os
 from gort.runtime.netpoll import DescriptorClosed
 
 from settling import settle
@@ -270,27 +271,28 @@ def test_opening_stops_nobody(tmp_path: Path, monkeypatch, nowait: bool):
     run(main, procs=1)
 
 
-@pytest.mark.parametrize("mode", ["r", "wb"])
-def test_a_fifo_to_which_nobody_comes(tmp_path: Path, mode: str, procs: int):
+@pytest.mark.parametrize("mode", ["r", "wb", os.O_RDONLY, os.O_WRONLY])
+def test_a_fifo_to_which_nobody_comes(tmp_path: Path, mode: Any, procs: int):
     """Cancelled in its opening, a goroutine waits on for ever, and so does the end of the program; or one who comes later
     finds nobody, or the descriptor of the one who is gone stays open."""
     path = tmp_path / "fifo"
+    opens, reads = (gort.open, mode == "r") if isinstance(mode, str) else (green_os.open, mode == os.O_RDONLY)
     os.mkfifo(path)
     before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else None
 
     def main() -> None:
-        g = settle(go(gort.open, path, mode))
+        g = settle(go(opens, path, mode))
         g.cancel()
         assert isinstance(g.exception(20), gort.Cancelled)
         with pytest.raises(TimeoutError), gort.timeout(0.01):
-            gort.open(path, mode)
+            opens(path, mode)
 
     begin = time.monotonic()
     run(main, procs=procs)
     assert time.monotonic() - begin < 15
     # The threads are still there: what they open in the end, they close.
-    with open(path, "wb" if mode == "r" else "rb", 0) as other:
-        if mode == "r":
+    with open(path, "wb" if reads else "rb", 0) as other:
+        if reads:
             with pytest.raises(BrokenPipeError):
                 while True:
                     other.write(b"x")

@@ -143,23 +143,33 @@ def _on_spare(name: str) -> None:
 
 
 for _name in (
-    "copy_file_range eventfd_write fdatasync fsync ftruncate lockf open posix_fallocate pread preadv pwrite pwritev splice "
+    "copy_file_range eventfd_write fdatasync fsync ftruncate lockf posix_fallocate pread preadv pwrite pwritev splice "
     "sync system truncate wait wait3 waitid"
 ).split():
     _on_spare(_name)
+
+
+def open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+    """As `os.open`, on a spare thread."""
+    from ..files import is_fifo, meet
+
+    if dir_fd is None and _parks() and is_fifo(path):
+        fd: int = meet(_std.open, _std.close, path, flags, mode)
+        return fd
+    return _blocking(_std.open, path, flags, mode, dir_fd=dir_fd)
 
 
 def fdopen(
     fd: int, mode: str = "r", buffering: int = -1, encoding: str | None = None, *args: Any, **kwargs: Any
 ) -> Any:
     """As `os.fdopen`: `gort.open` of a descriptor's number."""
-    from ..files import open
+    from ..files import open as open_file
 
     if not isinstance(fd, int):
         raise TypeError(f"invalid fd type ({type(fd)}, expected integer)")
     if "b" not in mode:
         encoding = _io.text_encoding(encoding)
-    return open(fd, mode, buffering, encoding, *args, **kwargs)
+    return open_file(fd, mode, buffering, encoding, *args, **kwargs)
 
 
 def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:

@@ -253,7 +253,8 @@ def report_stuck(sched: Any, m: Any, now: float, blocked: bool) -> None:
     )
     text = (
         f"gort: {g.describe() if g is not None else 'a goroutine'} has been {what} for {now - m.watch.tick_at:.3f} s "
-        f"on M {m.id}; {stranded} other goroutines of this thread wait for it.  To avoid that, {remedy}.\n"
+        f"on M {m.id}; {stranded} other goroutine{'s' * (stranded != 1)} of this thread wait{'s' * (stranded == 1)} for it.  "
+        f"To avoid that, {remedy}.\n"
         + frames(frame)
     )
     try:
