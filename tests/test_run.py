@@ -825,3 +825,61 @@ def test_runtimes_close_each_other() -> None:
         assert all(g.done() for g in both)
         for g in both:
             g.exception()
+
+
+def test_a_call_that_goes_on_is_of_the_first_wave() -> None:
+    """Broken: what a finally block starts is cancelled though one of those cancelled before is still in a call."""
+    done = []
+
+    def child() -> None:
+        sleep(0.1)
+        done.append(1)
+
+    def parent() -> None:
+        try:
+            Chan().recv()
+        finally:
+            go(child)
+
+    inside = threading.Event()
+    with gort.Runtime(2) as runtime:
+        runtime.go(lambda: (inside.set(), time.sleep(1)))
+        inside.wait()
+        started = runtime.go(parent)
+        while started.state != "waiting":
+            time.sleep(1e-3)
+    assert done == [1]
+
+
+def test_who_comes_late_is_cancelled_before_others_are_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: beside a call that does not end, what a finally block has started is left behind without having been told."""
+    from gort.runtime import instance
+
+    monkeypatch.setattr(instance, "GRACE", 0.1)
+    gate = threading.Event()
+    cleaned = []
+
+    def child() -> None:
+        try:
+            Chan().recv()
+        finally:
+            cleaned.append(1)
+
+    def parent() -> None:
+        try:
+            Chan().recv()
+        finally:
+            go(child)
+
+    def main() -> None:
+        inside = threading.Event()
+        thread = threading.Thread(target=lambda: go(lambda: (inside.set(), gate.wait(20))))
+        thread.start()
+        gort.blocking(inside.wait)
+        started = go(parent)
+        while started.state != "waiting":
+            sleep(1e-3)
+
+    run(main, procs=2)
+    gate.set()
+    assert cleaned == [1]

@@ -2,7 +2,8 @@
 
 The idea.  To close is to drop what has not started and to cancel what has.  Nothing is broken off: goroutines run their
 ``finally`` blocks, which may wait, and may start goroutines.  Those are of the next *wave*: they are cancelled when all
-of the wave before have ended, and so on, until nobody is left.  A machine ends when it has nothing to run and nothing
+of the wave before have ended (one in a call counts, though it will be told only then), and so on, until nobody is left.  A
+machine ends when it has nothing to run and nothing
 is left for it (`may_end`); the last one to end closes the runtime (`all_ended`).
 
 Ordering.  `closing` is set under the lock before anything is dropped, and who puts a goroutine on the GRQ looks at
@@ -57,8 +58,9 @@ def _cancel_all(sched: Any) -> None:
 def _request(sched: Any) -> bool:
     with sched.lock:
         machines = list(sched.ms)
+        for m in machines:  # first of all, and under the lock: see next_wave
+            m.mail.append((None, Cancelled()))
     for m in machines:
-        m.request(None, Cancelled())
         m.nudge()
     return bool(machines)
 
@@ -71,17 +73,27 @@ def next_wave(sched: Any) -> None:
     """
     wave = sched.wave
     late = False
-    for m in list(sched.ms):
+    with sched.lock:  # so that the last wave's mail is there for all of it
+        machines = list(sched.ms)
+    for m in machines:
         for carrier in list(m.carriers):
             g = carrier.g
             if g is not None:
-                if hasattr(g, "_cancelled"):
-                    return
+                if hasattr(g, "_cancelled") or (g.id <= wave and any(to is None for to, _ in m.mail.copy())):
+                    return  # (the latter: it is in a call, and its machine will tell it afterwards)
                 late = True
     with sched.lock:
         late = late and wave == sched.wave
     if late:
         _cancel_all(sched)
+
+
+def last_wave(sched: Any) -> bool:
+    """Nobody waits any longer for those of the last wave: cancel what is left.  False: all have been."""
+    late = any(c.g is not None and c.g.id > sched.wave for m in list(sched.ms) for c in list(m.carriers))
+    if late:
+        _cancel_all(sched)
+    return late
 
 
 def drop_fresh(sched: Any) -> None:

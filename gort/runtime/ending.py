@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -33,8 +34,9 @@ class Patience:
     goroutines waits for a call on a spare thread (`surplus.retire`); and then the thread itself.
     """
 
-    def __init__(self, sched: Any, grace: float) -> None:
+    def __init__(self, sched: Any, grace: float, last_wave: Callable[[Any], bool]) -> None:
         self.sched = sched
+        self.last_wave = last_wave  # closing.last_wave
         self.grace = grace
         self.delay = max(0.01, grace / LOOKS)  # seconds between two looks
         self.seen: dict[Any, list[Any]] = {}  # machine -> how far it has come, since when it has been there, looks since
@@ -56,6 +58,8 @@ class Patience:
         ):
             return False
         if not self.told:
+            if self.last_wave(self.sched):
+                return False
             self.told = True
             _say(machines, self.grace)
         return True

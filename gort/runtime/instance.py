@@ -26,7 +26,7 @@ from ..errors import GortError, RuntimeClosed
 from . import chance, deadlock, gcyield, stacks, stats
 from . import overdue as _overdue
 from .blocking import join
-from .closing import begin_close, join_threads, waiting_for
+from .closing import begin_close, join_threads, last_wave, waiting_for
 from .ending import Patience
 from .goroutine import Goroutine
 from .interrupt import Interrupt, deferral
@@ -197,7 +197,7 @@ def run(fn: Callable[..., T], /, *args: Any, procs: int | None = None, **kw: Any
     end = _AtEnd(sched)
     g._waiters = [[end, None, g, None]]
     sched.main = g
-    sched.patience_at_end = Patience(sched, GRACE)
+    sched.patience_at_end = Patience(sched, GRACE, last_wave)
     m = sched.new_machine()
     m.attach()
     with _lock:
@@ -355,7 +355,7 @@ def close_all() -> None:
     for sched in schedulers:
         begin_close(sched)
     for sched in schedulers:
-        join_threads(sched, Patience(sched, GRACE))
+        join_threads(sched, Patience(sched, GRACE, last_wave))
     while _at_end:
         _at_end.pop()()
 
