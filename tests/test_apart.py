@@ -489,6 +489,40 @@ def test_what_a_crowd_leaves_suspended_goes_on() -> None:
     assert (done.stdout, done.returncode) == ("{1} 1\n", 0), done.stderr
 
 
+def test_one_that_takes_long_to_end_holds_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: a thread that stays in a finalizer at its end keeps those behind it from ending."""
+    monkeypatch.setattr(surplus, "MANY", 0)
+    monkeypatch.setattr(departure, "AT_ONCE", 2)
+    kept = threading.local()
+    inside, gate = threading.Event(), threading.Event()
+
+    class Slow:
+        def __del__(self) -> None:
+            inside.set()
+            gate.wait(50)
+
+    def keep() -> None:
+        kept.slow = Slow()
+
+    def test(blocker: Blocker) -> None:
+        g, go_on = blocker.start(keep)
+        go_on.set()
+        g.join()
+        while FREE_THREADED and not inside.is_set():
+            sleep(1e-3)
+        for _ in range(5):
+            gs = [blocker.start(int) for _ in range(4)]
+            for g, go_on in gs:
+                go_on.set()
+            for g, _ in gs:
+                g.join()
+        while gort.stats()["threads"] > 4:
+            sleep(1e-3)
+        gate.set()
+
+    apart(test)
+
+
 def test_the_end_of_the_runtime_beside_a_crowd() -> None:
     """Broken: main returns while many of them end at that moment, and `run` hangs, or leaves one of their threads."""
     for _ in range(10):

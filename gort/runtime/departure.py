@@ -37,10 +37,11 @@ class Departures:
 
     def look(self) -> bool:
         """By sysmon: let the next of them go; has anything happened?"""
-        gone = False
-        while self.going and not self.going[0].is_alive():
-            self.going.popleft()
-            gone = True
+        going = list(self.going)
+        left = [thread for thread in going if thread.is_alive()]  # (not only the first: what it has left there may hold it up)
+        gone = len(left) < len(going)
+        if gone:
+            self.going = deque(left)
         while self.line and len(self.going) < AT_ONCE:
             self._let_go()
         return gone
