@@ -91,7 +91,7 @@ class no_leaks(ContextDecorator):  # noqa: N801 - it is used like a function
             if sched is None:
                 continue
             for _ in range(2):  # once more, for those that were stolen meanwhile
-                for queue in [sched.grq, sched.backlog, *(p.lrq for p in list(sched.allp))]:
+                for queue in sched.queues():
                     # Not list(queue), which may fail, without a GIL, if it changes meanwhile.
                     found.update(dict.fromkeys(queue.copy()))
                 for m in list(sched.ms):

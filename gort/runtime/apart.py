@@ -40,7 +40,6 @@ from .carrying import Carrying
 from .closing import all_ended, drop, next_wave
 from .goroutine import FAILED, FREE_THREADED, Goroutine
 
-
 VALUE, ERROR, ENDED = 2, 3, 4  # in a Stand's box, behind the function and its arguments
 
 
@@ -121,7 +120,7 @@ def begin(stand: Stand) -> None:
             bury(sched)  # it may have looked for the last time before we were there
             sched.departures.let_all_go()
         else:
-            try:
+            try:  # (not `sysmon.wake`: that would be one more function on each thread)
                 if sysmon.note.locked():
                     sysmon.note.release()
             except RuntimeError:

@@ -4,8 +4,8 @@ The idea.  A call that gort knows to block (a file, a look-up, `waitpid`) must n
 spare machine: a thread with no P and no goroutines, which runs the call, hands back what came of it, and waits for the
 next.  The last to become idle is the first to be used again, so that the others' idling adds up; after IDLE seconds of
 it a thread ends.  Only the one that has idled longest looks at the clock, and when it ends it tells the next: ten thousand
-that all woke up at the same moment took 30 s of CPU time to end.  There is no queue: as in Go each blocking call has a thread, up to the limit (GORT_MAXTHREADS), and
-beyond it is an error that names the limit.
+that all woke up at the same moment took 30 s of CPU time to end.  There is no queue: as in Go each blocking call has a
+thread, up to the limit (GORT_MAXTHREADS), and beyond it is an error that names the limit.
 
 Cancelling.  A call under way cannot be stopped.  The goroutine therefore waits for its end even if it is cancelled
 meanwhile, gets the result (an open file, say, which it can then close), and meets the cancellation at its next blocking

@@ -3,8 +3,8 @@
 The idea.  To close is to drop what has not started and to cancel what has.  Nothing is broken off: goroutines run their
 ``finally`` blocks, which may wait, and may start goroutines.  Those are of the next *wave*: they are cancelled when all
 of the wave before have ended (one in a call counts, though it will be told only then), and so on, until nobody is left.  A
-machine ends when it has nothing to run and nothing
-is left for it (`may_end`); the last one to end closes the runtime (`all_ended`).
+machine ends when it has nothing to run and nothing is left for it (`may_end`); the last one to end closes the runtime
+(`all_ended`).
 
 Ordering.  `closing` is set under the lock before anything is dropped, and who puts a goroutine on the GRQ looks at
 `closed` after that (Scheduler.inject, rescue): so a goroutine that comes late is found by a machine, or dropped by
@@ -103,7 +103,7 @@ def drop_fresh(sched: Any) -> None:
 
 def _drop(sched: Any, last: int) -> None:
     """Those up to this number."""
-    for queue in [sched.grq, sched.backlog, *(p.lrq for p in sched.allp)]:
+    for queue in sched.queues():
         for g in queue.copy():
             if g.id > last:
                 continue

@@ -52,10 +52,7 @@ class Departures:
         except IndexError:
             return
         self.going.append(m.thread)
-        try:
-            m.note.release()
-        except RuntimeError:
-            pass  # it was woken as a machine, at the last moment
+        m.wake()
 
     def let_all_go(self) -> None:
         """Nobody will look any more."""

@@ -164,9 +164,7 @@ class Direction:
         claimed = self._claim(True)
         if not claimed:
             self.edge = True
-            w = self._rouse()
-            if w is not None:
-                claimed.append((w, self.ticket))  # type: ignore[arg-type]
+            claimed = self._claim(True)  # who has sat down meanwhile may not have seen that
         self.latch.append(None)
         for w, _ticket in claimed:
             ready(w)

@@ -271,7 +271,7 @@ def _forget_scheduler(sched: Any, error: GortError, gort_goes_on: bool) -> None:
         free(p.timers.lock)
         p.timers.heap.clear()
         p.m = p.keeper = None
-    for queue in [sched.grq, sched.backlog, *(p.lrq for p in sched.allp)]:
+    for queue in sched.queues():
         for g in _contents(queue):
             if isinstance(g, Goroutine):
                 _leave_behind(g, error)

@@ -92,6 +92,10 @@ class Scheduler:
 
     # -- fresh goroutines ---------------------------------------------------------------------------------------
 
+    def queues(self) -> list[deque[Goroutine[Any]]]:
+        """Where goroutines stand that have not started."""
+        return [self.grq, self.backlog, *(p.lrq for p in self.allp)]
+
     def inject(self, g: Goroutine[Any]) -> None:
         """Put a goroutine on the GRQ: from a thread that is no M, or from an M that has lost its P."""
         if self.closed or (self.closing and not self._is_mine()):

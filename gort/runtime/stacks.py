@@ -35,7 +35,7 @@ def dump(sched: Any) -> str:
             g = carrier.g
             if g is not None and not g.done():
                 out.append((g is not sched.main, g.id, describe(g, running)))
-    for queue in [sched.grq, sched.backlog, *(p.lrq for p in sched.allp)]:
+    for queue in sched.queues():
         for g in queue.copy():  # not list(queue): without a GIL that may meet a change half-way
             out.append((True, g.id, describe(g, running)))
     for m in list(sched.ms):
