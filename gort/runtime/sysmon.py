@@ -268,6 +268,12 @@ class Sysmon:
         """The goroutine that runs there has blocked: its function is started apart next time."""
         if m.watch.learnt:
             return
+        # Somebody is inside the scheduler: it may be the one, for to start a thread can block.  (The look at its stack tells
+        # that as well, but gives every thread of the process a frame object, 8 KB for each without a GIL.)
+        if not self.sched.lock.acquire(blocking=False):
+            m.watch.cpu_at = monotonic()
+            return
+        self.sched.lock.release()
         if (m.clock is not None and m.clock.runnable()) or handoff.in_runtime(sys._current_frames().get(m.ident), carry.__code__):
             m.watch.cpu_at = monotonic()  # it waits for a CPU, or in the runtime's own code: that is no function that blocks
             return
