@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 import traceback
-import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +20,7 @@ import pytest
 from greenlet import greenlet
 
 import gort
-from gort.runtime import departure, handoff, instance, surplus, wait
+from gort.runtime import departure, handoff, instance, surplus
 from gort.runtime.goroutine import FREE_THREADED
 from gort import Cancelled, Chan, GortError, Runtime, go, gosched, run, sleep
 
@@ -70,11 +69,6 @@ def apart(test: Callable[[Blocker], Any], procs: int = 2) -> Any:
         return value
 
     return run(main, procs=procs)
-
-
-def bare(run_it: Callable[..., Any], *args: Any) -> Any:
-    """Call it in an empty context, which pytest's is not.  (A thread with a context of the program's runs no other goroutine.)"""
-    return contextvars.Context().run(run_it, *args)
 
 
 def test_what_it_is_while_it_blocks(procs: int) -> None:
@@ -436,110 +430,8 @@ def test_many_take_their_turn(monkeypatch: pytest.MonkeyPatch, procs: int) -> No
             assert type(cancelled.exception()) is Cancelled
         while gort.stats()["threads"] > procs + 1:
             sleep(1e-3)
-        while wait.stands:
-            sleep(1e-3)
 
     apart(test, procs)
-
-
-@pytest.mark.parametrize("others", [0, 3])
-def test_the_next_on_its_thread(monkeypatch: pytest.MonkeyPatch, others: int, procs: int) -> None:
-    """Broken: what begins on the thread of one that has ended takes itself for that, for no goroutine, or has its context."""
-    monkeypatch.setattr(surplus, "MANY", 0)
-    monkeypatch.setattr(departure, "AT_ONCE", 0)  # so all are there to be had
-    monkeypatch.setattr(departure, "AGAIN", 3)
-    var: contextvars.ContextVar[int] = contextvars.ContextVar("var")
-
-    def test(blocker: Blocker) -> None:
-        depths = {}
-
-        def then(k: int) -> tuple[Any, Any]:
-            # Some end without a look at what they are, others leave a mark on their thread, a context or a hub.
-            assert var.get(0) == 0
-            frame, depth = sys._getframe(), 0
-            while frame.f_back is not None:
-                frame, depth = frame.f_back, depth + 1
-            depths[k] = threading.get_ident(), depth
-            me = gort.current() if k % 2 else None
-            if k % 7 == 3:
-                var.set(k)
-            if k % 7 == 5:
-                sleep(1e-4)
-            if k % 7 == 6:
-                with pytest.raises(Cancelled):
-                    sleep(50)
-            return me, gort.current() if k % 3 else None
-
-        def one(k: int) -> None:
-            g, gate = blocker.start(then, k)
-            if k % 7 == 6:
-                g.cancel()
-            gate.set()
-            assert g.result() == (g if k % 2 else None, g if k % 3 else None)
-
-        for k in range(100):
-            others_ = [go(one, 1000 + 10 * k + n) for n in range(others)]
-            one(k)
-            for other in others_:
-                other.result()
-        assert len({ident for ident, _ in depths.values()}) < len(depths)
-        if not others:
-            assert not FREE_THREADED or max(depth for _, depth in depths.values()) <= 2 + departure.AGAIN
-
-    bare(apart, test, procs)
-
-
-def test_what_it_leaves_in_its_context_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Broken: the context of one that has ended, and all in it, lives on while another runs on its thread."""
-    monkeypatch.setattr(surplus, "MANY", 0)
-    var: contextvars.ContextVar[Any] = contextvars.ContextVar("var")
-
-    class Thing:
-        pass
-
-    def test(blocker: Blocker) -> None:
-        left = []
-
-        def leave() -> None:
-            thing = Thing()
-            left.append(weakref.ref(thing))
-            var.set(thing)
-
-        g, gate = blocker.start(leave)
-        sched = g.carrier.m.sched
-        monkeypatch.setattr(departure, "AT_ONCE", 0)
-        gate.set()
-        g.join()
-        while FREE_THREADED and not sched.departures.line:
-            sleep(1e-4)
-        g, gate = blocker.start(int)
-        monkeypatch.setattr(departure, "AT_ONCE", 16)
-        while left[0]() is not None:
-            sleep(1e-3)
-        assert not g.done()
-        gate.set()
-        g.join()
-
-    bare(apart, test)
-
-
-def test_the_next_where_there_is_no_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Broken: threads that wait for their turn to end are in the way of the next goroutines where the limit is reached."""
-    monkeypatch.setattr(surplus, "MANY", 0)
-    monkeypatch.setattr(departure, "AT_ONCE", 1)
-    var: contextvars.ContextVar[int] = contextvars.ContextVar("var")
-
-    def main() -> None:
-        blocker = Blocker()
-        for k in range(30):
-            both = [blocker.start(lambda: (time.sleep(1e-3), k % 3 and var.set(k))) for _ in range(2)]
-            for g, gate in both:
-                gate.set()
-            for g, _ in both:
-                g.result()
-
-    with Runtime(1, max_threads=3) as runtime:
-        bare(runtime.run, main)
 
 
 def test_its_thread_can_be_had_when_it_has_ended(jitter: None) -> None:
@@ -755,15 +647,12 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.parametrize("crowd", ["", "surplus.MANY = departure.AT_ONCE = 0"])
 @pytest.mark.parametrize("first", ["", "sleep(1e-4); "])
-def test_a_fork(first: str, crowd: str) -> None:
+def test_a_fork(first: str) -> None:
     """Broken: the child of a fork in such a goroutine does not go on as plain code, or does not end with it."""
     done = program(
         f"""
-        from gort.runtime import departure, handoff, surplus
-        handoff.STRIKES = sys.maxsize
-        {crowd}  # then it begins on the thread of another one
+        import contextlib
         gate = threading.Event()
 
         def block(fork):
@@ -785,10 +674,6 @@ def test_a_fork(first: str, crowd: str) -> None:
             before = gort.stats()["started_apart"]
             while gort.stats()["started_apart"] == before:
                 go(block, 0).join()
-            gate.set()
-            for _ in range(20):
-                go(block, 0).join()
-            assert gort.stats()["started_apart"] >= before + 20
             for fork, status in ((1, 0), (2, 1), (3, 7)):
                 got = go(block, fork).result()
                 assert os.waitstatus_to_exitcode(got) == status, (fork, got)

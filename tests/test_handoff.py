@@ -252,6 +252,24 @@ def test_a_function_that_waits_and_no_longer_blocks_is_forgotten_while_it_runs()
     run(main, procs=2)
 
 
+def test_many_that_block_are_learnt_at_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: for each of them sysmon looks at the stacks of all threads, which costs each of those 8 KB without a GIL."""
+    looks = []
+    original = sys._current_frames
+    sysmon: list[int] = []
+    monkeypatch.setattr(sys, "_current_frames", lambda: (threading.get_ident() in sysmon and looks.append(1), original())[1])
+
+    def main() -> None:
+        sysmon.append(gort.current().carrier.m.sched.sysmon.thread.ident)  # type: ignore[union-attr]
+        nobody = threading.Event()
+        gs = [go(lambda: nobody.wait(0.3)) for _ in range(40)]
+        for g in gs:
+            g.join()
+
+    run(main, procs=2)
+    assert 0 < len(looks) < 10
+
+
 def test_a_goroutine_apart_may_use_everything(procs: int) -> None:
     """Broken: a goroutine that runs apart loses a value, a wake-up, a child, a time-out, its result or its exception."""
 

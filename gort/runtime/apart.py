@@ -13,9 +13,8 @@ a greenlet makes 75 of it and a hub's loop 270, because there each thread has me
 object it has ever had, and its own copy of the code of every function it has run.  Hence `begin` looks as it does: a
 store into an attribute costs 28 KB there, a `get_ident` 8.
 
-When the goroutine has ended so does its machine: a hub that began as deep in the stack as the goroutine was at its first
-wait is nothing for others to live on.  The thread may be had by the next one that starts apart, if there was no hub, and as
-long as it waits for its turn to end (departure.py): `begin` is then called once more inside the first.
+When the goroutine has ended so do its thread and machine: a hub that began as deep in the stack as the goroutine was at
+its first wait is nothing for others to live on, and the context entered at the thread's bottom would stay with it.
 
 The orders of events that could break it.
 - A cancellation comes before the thread has begun: it is in the machine's mail, which `begin` reads first.
@@ -47,15 +46,13 @@ VALUE, ERROR, ENDED = 2, 3, 4  # in a Stand's box, behind the function and its a
 class Stand(Carrying):
     """What stands for the carrier of a goroutine that runs on its thread's own stack."""
 
-    __slots__ = ("box", "ctx", "depth", "g", "inner", "m", "over", "pending", "ready", "root")
+    __slots__ = ("box", "g", "inner", "m", "over", "pending", "ready", "root")
 
     dead = False
     gr_frame = None
 
-    def __init__(self, m: Any, g: Goroutine[Any], ctx: Context) -> None:
+    def __init__(self, m: Any, g: Goroutine[Any]) -> None:
         self.m = m
-        self.ctx = ctx
-        self.depth = 0  # how many goroutines its thread has run before
         self.ready: Any = ()
         self.g: Any = g
         self.pending: BaseException | None = None
@@ -68,9 +65,9 @@ class Stand(Carrying):
         self.box: Any = [partial(g.fn, **g.kw) if g.kw else g.fn, g.args, None, None, False]
         g.args = g.kw = None
 
-    def body(self) -> Callable[[], None]:
+    def body(self, ctx: Context | None) -> Callable[[], None]:
         """What its thread calls."""
-        return partial(self.ctx.run, begin, self)
+        return partial((ctx or Context()).run, begin, self)
 
     def stands(self) -> tuple[Any, ...]:
         if self.root is None:
@@ -129,11 +126,8 @@ def begin(stand: Stand) -> None:
             except RuntimeError:
                 pass  # somebody else has woken it
         m.note.acquire()
-        if box[0] is not None:
-            box[0]()  # the next goroutine (`_follow`)
     else:
         _end(stand)
-        wait.drop_stand(stand, m.ident)
         _go_on(stand)
 
 
@@ -157,7 +151,7 @@ def bury(sched: Any) -> None:
             return
         _end(stand)
         stand.m.judge_apart()
-        sched.departures.line.append(stand)
+        sched.departures.line.append(stand.m)
         _leave(stand.m)
 
 
@@ -168,6 +162,9 @@ def _end(stand: Stand) -> None:
         stand.over(value, exc)
         return
     g, m = stand.g, stand.m
+    with wait.starting:
+        if wait.stands.get(m.ident) is stand:  # else the number is another thread's by now
+            del wait.stands[m.ident]
     m.carriers.discard(stand)  # first: who has joined it must not find it among the living
     finish(g, m, value, exc)
     stand.g = stand.pending = stand.inner = None
@@ -236,15 +233,12 @@ def start(sched: Any, g: Goroutine[Any]) -> bool:
         else:
             if sched.closing:
                 return False
-            former = sched.departures.take()
-            if former is None and not sched.room_for_thread():
+            if not sched.room_for_thread():
                 if not sched.departures and not any(other.apart is not None for other in sched.ms):
                     return False
                 sched.backlog.append(g)
                 return True
-            if former is not None:
-                _follow(sched, g, former)
-            elif not (_start_bare if FREE_THREADED else _start_thread)(sched, g):
+            if not (_start_bare if FREE_THREADED else _start_thread)(sched, g):
                 return False
         sched.started_apart += 1
         sched.sysmon.busy()
@@ -261,13 +255,17 @@ def _start_thread(sched: Any, g: Goroutine[Any]) -> bool:
 
 
 def _start_bare(sched: Any, g: Goroutine[Any]) -> bool:
+    m = sched.new_machine()
+    m.goes_apart(g)
     args, kw, ctx = g.args, g.kw, g.ctx
-    stand = _stand(sched, g)
-    m = stand.m
+    stand = Stand(m, g)
+    g.ctx = None
+    m.carriers.add(stand)
+    m.started = 1
     sched.crowded = len(sched.ms) > surplus.MANY
     with wait.starting:
         wait.ever[:] = [True]
-        if sched.start_thread(m, stand.body()):
+        if sched.start_thread(m, stand.body(ctx)):
             wait.stands[m.ident] = stand
             return True
     g.args, g.kw, g.ctx = args, kw, ctx
@@ -275,30 +273,6 @@ def _start_bare(sched: Any, g: Goroutine[Any]) -> bool:
     if m.mail:  # cancelled meanwhile.  (Who writes that after this look sees that there is no stand any more.)
         g.cancel()
     return False
-
-
-def _follow(sched: Any, g: Goroutine[Any], former: Stand) -> None:
-    """Start it on the thread of one that has ended, and that waits for its turn to end."""
-    try:
-        stand = _stand(sched, g)
-        m = stand.m
-        m.thread, m.ident = former.m.thread, former.m.ident
-        stand.depth = former.depth + 1
-        with wait.starting:
-            wait.stands[m.ident] = stand
-        former.box[0] = stand.body()
-    finally:
-        former.m.wake()  # (or it ends)
-
-
-def _stand(sched: Any, g: Goroutine[Any]) -> Stand:
-    m = sched.new_machine()
-    m.goes_apart(g)
-    stand = Stand(m, g, g.ctx or Context())
-    g.ctx = None
-    m.carriers.add(stand)
-    m.started = 1
-    return stand
 
 
 def start_backlog(sched: Any) -> None:

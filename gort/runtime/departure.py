@@ -6,19 +6,15 @@ at up to a thousand such leftovers, five times over.  When ten thousand end at o
 their goroutines have ended.  So those that ran a goroutine apart let the goroutine end first, then wait in line, and a few
 go at a time.  It took 13 s until 10,000 in time.sleep(2) were done, and takes 3 to 5; their threads need 10 s more.
 
-A thread that waits there can run the next goroutine that starts apart.  Ten thousand of them are not all asleep at once if
-the first wakes up before the last has begun, and then need fewer threads, and a tenth less memory.  Not if the last one has
-left context variables, for its context is entered there until the thread ends; and AGAIN times only, for they stand on
-each other.
-
 Invariant: a thread in the line has no goroutine any more and belongs to no scheduler's `ms`; its goroutine has ended for
 everybody else.  Only sysmon lets threads go, or, once that is over, whoever finds so: each looks at the line again *after*
 that is known, so none is left standing there (apart.begin).
 
 Refused: to have CPython drop the leftovers now and then (sys._clear_internal_caches; it would halve those 10 s).  A generator,
 a coroutine or a traceback's frame that began on a thread that has ended still stands in that thread's copy, and its next
-step would crash the process.  Threads that stay for the next goroutine instead of going (what they have run lies in their
-memory).  Telling CPython to keep no copies (they make a user's threads fast, and it is not ours to choose).
+step would crash the process.  Threads that run the next goroutine meanwhile (what one has made and others drop would be freed only when
+that one has ended; its context, and what it keeps for each thread, live as long).  Telling CPython to keep no copies (they make a user's threads fast, and it is not ours
+to choose).
 """
 
 from __future__ import annotations
@@ -26,17 +22,14 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from .wait import drop_stand
-
 AT_ONCE = 16  # that are ending at the same moment: two would do, but sysmon should not have to look all the time
-AGAIN = 8  # goroutines that begin on a thread after its first
 
 
 class Departures:
     """The line of one scheduler."""
 
     def __init__(self) -> None:
-        self.line: deque[Any] = deque()  # of stands, whose goroutines have ended (apart.py)
+        self.line: deque[Any] = deque()  # of machines
         self.going: deque[Any] = deque()  # of threads
 
     def __len__(self) -> int:
@@ -53,25 +46,13 @@ class Departures:
             self._let_go()
         return gone
 
-    def take(self) -> Any:
-        """Take one out of the line whose thread can run another goroutine; None if there is none."""
-        try:
-            stand = self.line.pop()
-        except IndexError:
-            return None
-        if stand.depth < AGAIN and not stand.ctx:
-            return stand
-        self.line.appendleft(stand)  # so the next time we look at another
-        return None
-
     def _let_go(self) -> None:
         try:
-            stand = self.line.popleft()
+            m = self.line.popleft()
         except IndexError:
             return
-        m = stand.m
-        drop_stand(stand, m.ident)
-        self.going.append(m.thread)
+        if m.thread is not None:  # else a signal handler has raised where it was started
+            self.going.append(m.thread)
         m.wake()
 
     def let_all_go(self) -> None:

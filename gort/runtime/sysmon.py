@@ -268,22 +268,22 @@ class Sysmon:
         """The goroutine that runs there has blocked: its function is started apart next time."""
         if m.watch.learnt:
             return
-        # Somebody is inside the scheduler: it may be the one, for to start a thread can block.  (The look at its stack tells
-        # that as well, but gives every thread of the process a frame object, 8 KB for each without a GIL.)
-        if not self.sched.lock.acquire(blocking=False):
+        sched = self.sched
+        g = next((carrier.g for carrier in list(m.carriers) if carrier.g is not None and carrier.runs()), None)
+        # To wait for a CPU, or in the runtime's own code, is no function that blocks.  Who starts a thread holds the lock.
+        # The look at its stack comes last, and not for what is known: it gives every thread of the process a frame object,
+        # which without a GIL costs each 8 KB.
+        waits = (m.clock is not None and m.clock.runnable()) or not sched.lock.acquire(blocking=False)
+        if not waits:
+            sched.lock.release()
+            if g is not None and g is not sched.main and not handoff.blocks(sched, g):
+                waits = handoff.in_runtime(sys._current_frames().get(m.ident), carry.__code__)
+        if waits:
             m.watch.cpu_at = monotonic()
             return
-        self.sched.lock.release()
-        if (m.clock is not None and m.clock.runnable()) or handoff.in_runtime(sys._current_frames().get(m.ident), carry.__code__):
-            m.watch.cpu_at = monotonic()  # it waits for a CPU, or in the runtime's own code: that is no function that blocks
-            return
         m.watch.learnt = True
-        for carrier in list(m.carriers):
-            g = carrier.g
-            if g is not None and carrier.runs():
-                if g is not self.sched.main:
-                    handoff.learn(self.sched, g)
-                return
+        if g is not None and g is not sched.main:
+            handoff.learn(sched, g)
 
     def look_outside(self, now: float) -> bool:
         """Look at the machines that have no P and do not sleep; are there any?"""

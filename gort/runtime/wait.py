@@ -171,24 +171,16 @@ ever: list[bool] = []  # not empty once such a thread has been started
 def own_stack(root: Any, get_ident: Any = threading.get_ident, missing: Any = object(), ever: Any = ever) -> Any:
     """What carries the goroutine that runs on this thread's own stack, or None.  root: the thread's own greenlet.
 
-    The thread itself has left no mark, for each would cost memory (apart.py); so this looks it up, once for each goroutine.
+    The thread itself has left no mark, for each would cost memory (apart.py); so this looks it up, once for each thread.
     (The defaults are for finalizers that ask when the interpreter ends, and this module has been emptied.)
     """
     if not ever or stands is None:
         return None
     stand = getattr(root, "stand", missing)
-    if stand is missing or (stand is not None and not stand.lives()):
-        # (`stands` has it as long as another goroutine may follow there, so that nothing but a stand is found till then.)
+    if stand is missing:
         with starting:
             stand = root.stand = stands.get(get_ident())
     return stand if stand is not None and stand.lives() else None
-
-
-def drop_stand(stand: Any, ident: int) -> None:
-    """This thread will run no other goroutine on its own stack."""
-    with starting:
-        if stands.get(ident) is stand:  # else the number is another thread's by now
-            del stands[ident]
 
 
 def live_ticket(w: Any) -> Ticket | None:
