@@ -25,6 +25,7 @@ import os
 import select
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -206,28 +207,47 @@ class Watch:
         self.close()
 
 
-def wait_exit(pid: int, timeout: float | None = None) -> bool:
-    """Park until a child process has ended; it is not reaped.
+def wait_exit(pid: int, timeout: float | None = None) -> None:
+    """Park until a child process may have ended; it is not reaped.
 
-    timeout is in seconds.  Returns False if this system cannot wait for that without a thread.  Raises TimeoutError.
+    timeout is in seconds.  Raises TimeoutError.
     """
     try:
-        fd = os.pidfd_open(pid)
+        fd, close = _watch_exit(pid)
     except ProcessLookupError:
-        return True  # gone
-    except (AttributeError, OSError):  # another system, an old kernel, no descriptor left
-        return False
-    descriptor = Descriptor(fd)
-    until = None if timeout is None else monotonic() + timeout
+        return  # gone
+    except OSError:  # neither of the two on this system, or no descriptor left
+        sleep(LOOK if timeout is None else min(LOOK, timeout))
+        return
     try:
-        while True:  # a wait may return for nothing
-            descriptor.wait_read(None if until is None else max(0.0, until - monotonic()))
-            if is_ready(fd, READ):
-                break
+        descriptor = Descriptor(fd)
+        until = None if timeout is None else monotonic() + timeout
+        try:
+            while True:  # a wait may return for nothing
+                descriptor.wait_read(None if until is None else max(0.0, until - monotonic()))
+                if is_ready(fd, READ):
+                    break
+        finally:
+            descriptor.close()
     finally:
-        descriptor.close()
-        os.close(fd)
-    return True
+        close()
+
+
+def _watch_exit(pid: int) -> tuple[int, Callable[[], None]]:
+    """A descriptor that becomes readable when this process ends, and what closes it."""
+    if hasattr(os, "pidfd_open"):
+        fd = os.pidfd_open(pid)
+        return fd, partial(os.close, fd)
+    if not hasattr(select, "kqueue"):
+        raise OSError
+    kqueue = select.kqueue()
+    try:
+        end = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)  # type: ignore[attr-defined]
+        kqueue.control([end], 0, 0)
+    except BaseException:
+        kqueue.close()
+        raise
+    return kqueue.fileno(), kqueue.close
 
 
 # -- finalizers -------------------------------------------------------------------------------------------------------

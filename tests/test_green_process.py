@@ -276,7 +276,7 @@ def test_many_processes(procs: int):
 
 
 def test_without_a_pidfd(monkeypatch):
-    """On a system that has none, a spare thread waits instead."""
+    """On a system that has none, the end of a process is not seen, or nobody can cancel the wait for it."""
     monkeypatch.delattr(std, "pidfd_open", raising=False)
 
     def main() -> None:
@@ -288,8 +288,12 @@ def test_without_a_pidfd(monkeypatch):
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(0.01)
             process.kill()
-        pid = spawn("exit 6")
+        pid = spawn("sleep 0.05; exit 6")
         assert std.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 6
+        g = go(subprocess.run, ["sleep", "60"])
+        gort.sleep(0.02)
+        g.cancel()
+        assert isinstance(g.exception(), gort.Cancelled)
 
     run(main, procs=1)
 

@@ -23,8 +23,9 @@ from greenlet import getcurrent
 
 import gort
 from gort.runtime import instance, interrupt, netpoll
-from gort.runtime import poller as poller_module
+from gort.runtime.kqueue import KqueuePoller
 from gort.runtime.netpoll import Descriptor, DescriptorClosed
+from elsewhere import FAKES, FakeKqueue
 from settling import settle
 
 STRESS = int(os.environ.get("GORT_STRESS", "1"))
@@ -121,8 +122,8 @@ def test_one_registration_for_life():
             da, db = Descriptor(a), Descriptor(b)
             recv_first = gort.go(recv, a, da)
             waiting(recv_first)
-            original = poller_module.EpollPoller._register
-            poller_module.EpollPoller._register = lambda self, fd: (calls.append(fd), original(self, fd))
+            original = netpoll._Best._register
+            netpoll._Best._register = lambda self, fd: (calls.append(fd), original(self, fd))
             try:
 
                 def echo():
@@ -137,7 +138,7 @@ def test_one_registration_for_life():
                     assert recv(a, da) == b"x"
                 g.result(5)
             finally:
-                poller_module.EpollPoller._register = original
+                netpoll._Best._register = original
             assert calls in ([], [b.fileno()])
             da.close()
             db.close()
@@ -1084,7 +1085,7 @@ def test_other_code_closes_a_poller_and_no_descriptor_is_left(monkeypatch):
 @pytest.mark.skipif(not hasattr(select, "epoll"), reason="of epoll")
 def test_other_code_closes_all_that_a_sleeping_machine_could_be_woken_by(capfd):
     """It hangs, and nobody is told why; or is lost although I/O could still wake it."""
-    poller = poller_module.EpollPoller()
+    poller = netpoll.new_poller()
     fds = poller.epoll.fileno(), poller.event
     for fd in fds:
         os.close(fd)
@@ -1142,6 +1143,7 @@ class Log:
         self.woken += 1
 
 
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="of epoll")
 @pytest.mark.parametrize("waiters", [0, 1, 2, 3])
 @pytest.mark.parametrize("bits", [1, 4, 5, 0x10, 8, 0x2001, 0x2015])
 @pytest.mark.parametrize("seated", [False, True])
@@ -1162,7 +1164,7 @@ def test_epoll_s_fast_fire_does_what_the_plain_one_does(waiters, bits, seated):
                 d.read.appoint(logs[-1])
                 d.read.seat.append(logs[-1])
             if fast:
-                poller = poller_module.EpollPoller()
+                poller = netpoll.new_poller()
                 try:
                     poller.descriptors[d.fd] = d
                     poller.fire([(d.fd, bits)])
@@ -1182,55 +1184,6 @@ def test_epoll_s_fast_fire_does_what_the_plain_one_does(waiters, bits, seated):
 # -- kqueue, as far as a machine without one can tell -------------------------------------------------------------
 
 
-class FakeKqueue:
-    """kqueue's interface over epoll: enough to run KqueuePoller through everything a program does with it."""
-
-    def __init__(self):
-        self.epoll = select.epoll()
-        self.filters = {}
-        self.lock = threading.Lock()
-
-    def control(self, changes, most, timeout=None):
-        for change in changes or ():
-            with self.lock:
-                have = self.filters.get(change.ident, 0)
-                bit = select.EPOLLIN | select.EPOLLRDHUP if change.filter == -1 else select.EPOLLOUT
-                if change.flags & 1:
-                    assert change.flags == 1 | 0x20
-                    new = have | bit
-                    self.filters[change.ident] = new
-                    try:
-                        self.epoll.register(change.ident, new | select.EPOLLET)
-                    except FileExistsError:
-                        self.epoll.modify(change.ident, new | select.EPOLLET)
-                    except PermissionError:
-                        pass  # the real one takes files
-                else:
-                    if not have & bit:
-                        raise FileNotFoundError(errno.ENOENT, "no such filter")
-                    new = have & ~bit
-                    if new:
-                        self.filters[change.ident] = new
-                        self.epoll.modify(change.ident, new | select.EPOLLET)
-                    else:
-                        del self.filters[change.ident]
-                        self.epoll.unregister(change.ident)
-        if not most:
-            return []
-        assert timeout is None or timeout >= 0
-        events = []
-        for fd, bits in self.epoll.poll(-1 if timeout is None else timeout, most):
-            if bits & ~select.EPOLLOUT:
-                eof = 0x8000 if bits & ~(select.EPOLLIN | select.EPOLLOUT) else 0
-                events.append(SimpleNamespace(ident=fd, filter=-1, flags=eof))
-            if bits & (select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP):
-                events.append(SimpleNamespace(ident=fd, filter=-2, flags=0))
-        return events
-
-    def close(self):
-        self.epoll.close()
-
-
 @pytest.fixture
 def kqueue(monkeypatch):
     real = select.epoll
@@ -1240,22 +1193,11 @@ def kqueue(monkeypatch):
         made.append(FakeKqueue())
         return made[-1]
 
-    fakes = {
-        "kqueue": new,
-        "kevent": lambda ident, filter_, flags: SimpleNamespace(ident=ident, filter=filter_, flags=flags),
-        "KQ_FILTER_READ": -1,
-        "KQ_FILTER_WRITE": -2,
-        "KQ_EV_ADD": 1,
-        "KQ_EV_DELETE": 2,
-        "KQ_EV_CLEAR": 0x20,
-        "KQ_EV_EOF": 0x8000,
-        "KQ_EV_ERROR": 0x4000,
-    }
-    for name, value in fakes.items():
+    for name, value in {**FAKES, "kqueue": new}.items():
         monkeypatch.setattr(select, name, value, raising=False)
     assert real is select.epoll
     for module in (netpoll, interrupt):
-        monkeypatch.setattr(module, "new_poller", poller_module.KqueuePoller)
+        monkeypatch.setattr(module, "new_poller", KqueuePoller)
     return made
 
 
@@ -1297,7 +1239,7 @@ def test_kqueue_refuses_a_regular_file(kqueue, tmp_path):
 @pytest.mark.skipif(hasattr(select, "kqueue"), reason="would use the real one")
 def test_kqueue_s_wake_ups_do_not_pile_up(kqueue):
     """The pipe that wakes a kqueue poller fills up, and then a wake-up is lost."""
-    poller = poller_module.KqueuePoller()
+    poller = KqueuePoller()
     try:
         for _ in range(100_000):
             poller.wake()
@@ -1311,7 +1253,7 @@ def test_kqueue_s_wake_ups_do_not_pile_up(kqueue):
 
 def test_a_wake_up_after_the_end_writes_to_nobody():
     """A late wake-up writes into a descriptor that has got the poller's old number."""
-    poller = poller_module.new_poller()
+    poller = netpoll.new_poller()
     numbers = set(os.listdir("/proc/self/fd"))
     poller.close()
     files = []
@@ -1325,7 +1267,7 @@ def test_a_wake_up_after_the_end_writes_to_nobody():
 
 def test_a_bell_pipe_never_fills_up():
     """The pipe that signals are written to (without a GIL) is never read: after 65,536 signals the next is missed."""
-    poller = poller_module.new_poller()
+    poller = netpoll.new_poller()
     r, w = os.pipe()
     os.set_blocking(r, False)
     os.set_blocking(w, False)

@@ -112,9 +112,11 @@ def _reap(call: _Callable[[int, int], Any], pid: int, options: int) -> Any:
     if options & _std.WNOHANG or not _parks():
         return call(pid, options)
     if pid > 0 and not options:  # WUNTRACED and WCONTINUED mean other events than the end
-        outcome = call(pid, _std.WNOHANG)  # which also says whether it is a child of ours
-        if outcome[0] or _wait_exit(pid):
-            return outcome if outcome[0] else call(pid, options)
+        while True:
+            outcome = call(pid, _std.WNOHANG)  # which also says whether it is a child of ours
+            if outcome[0]:
+                return outcome
+            _wait_exit(pid)
     return _blocking(call, pid, options)
 
 

@@ -1,7 +1,7 @@
 """subprocess, cooperatively: `Popen.wait`, `communicate`, the pipes, `run`, `check_output` and their like park.
 
-The idea.  `Popen` is the standard one, with the waiting parts overridden.  `wait` parks on a pidfd, which becomes
-readable when the process has ended.  The pipes are gort's files.  `communicate`, and the functions that make a Popen,
+The idea.  `Popen` is the standard one, with the waiting parts overridden.  `wait` parks on a pidfd (kqueue: on a
+process's event), which becomes readable when the process has ended.  The pipes are gort's files.  `communicate`, and the functions that make a Popen,
 are the standard code over the names of this module (gort/borrow.py): a selector that parks, this Popen.
 
 Starting a process (fork and exec, about a millisecond) stays where it is: with a GIL the standard library holds it
@@ -23,7 +23,6 @@ from .. import borrow as _borrow
 from ..buffered import TextIOWrapper as _TextIOWrapper
 from ..descriptors import wait_exit as _wait_exit
 from ..files import open as _open
-from ..runtime.blocking import blocking as _blocking
 from ..runtime.wait import is_late as _is_late
 from ..runtime.wait import late as _late
 from ..runtime.wait import parks as _parks
@@ -49,8 +48,7 @@ class Popen(_std.Popen):
             try:
                 if left is not None and left <= 0:
                     raise _late("")
-                if not _wait_exit(self.pid, left):
-                    return _blocking(super()._wait, left)
+                _wait_exit(self.pid, left)
             except TimeoutError as exc:
                 if not _is_late(exc):
                     raise

@@ -30,7 +30,9 @@ Read the files in this order; each opens with its own essay and imports only fro
     handoff     what happens to a P when a call blocks or occupies its machine; functions that block
     handlers    the exceptions of the program's own signal handlers
     carrier     the greenlet that runs goroutines one after another, and the turn of the local run queue
-    poller      epoll and kqueue, in which a machine sleeps
+    poller      what a machine sleeps in: what epoll and kqueue share
+    epoll       on Linux
+    kqueue      on macOS and the BSDs
     direction   who waits to read from a descriptor, or to write, and how long they may
     netpoll     descriptors: a goroutine that waits for I/O holds no thread
     delivery    how a cancellation reaches a goroutine

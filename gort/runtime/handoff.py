@@ -198,8 +198,8 @@ class Watch:
     def blocked(self, now: float, gil_free: bool) -> float:
         """For how long it has been blocked, as far as one can tell; 0: it is not."""
         long = now - self.cpu_at
-        if self.cpu < 0 and long < OCCUPIED:
-            return 0.0  # no clock: take what stands still for long as blocked
+        if self.cpu < 0 and (long < OCCUPIED or not gil_free):
+            return 0.0  # no clock: take what stands still for long, and leaves the GIL to others, as blocked
         return long if long >= (BRIEF if gil_free else STILL) else 0.0
 
     def still(self, now: float) -> float:

@@ -35,7 +35,7 @@ from . import blocking, ending, sleep, wait
 from .bell import Bell
 from .carrier import Carrier, carry
 from .goroutine import FREE_THREADED, Goroutine
-from .poller import new_poller
+from .netpoll import new_poller
 from .stacks import of_gort
 
 _RUN_CODE = carry.__code__

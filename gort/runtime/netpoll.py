@@ -32,12 +32,25 @@ from ..errors import GortError
 from . import wait
 from .bell import Bell
 from .direction import Direction, take_error
-from .poller import Poller, new_poller
+from .poller import Poller
 from .sleep import sleep
 from .timers import check_seconds, deadline
 from .wait import Ticket, park, waiter
 
+if hasattr(select, "epoll"):
+    from .epoll import EpollPoller as _Best
+elif hasattr(select, "kqueue"):
+    from .kqueue import KqueuePoller as _Best  # type: ignore[assignment]
+
 NONE_LEFT = (errno.EMFILE, errno.ENFILE)  # the process, or the system, has no descriptor left
+
+
+def new_poller(ready: Any = None) -> Poller:
+    """The system's best.  ready: the queue of the machine that is to sleep in it."""
+    try:
+        return _Best(ready)
+    except NameError:
+        raise OSError("gort needs epoll (Linux) or kqueue (macOS, BSD) to wait for I/O") from None
 
 
 class DescriptorClosed(GortError, OSError):

@@ -1,0 +1,109 @@
+"""kqueue: what a machine sleeps in on macOS and the BSDs.
+
+Each direction of a descriptor is a filter of its own, edge-triggered (KQ_EV_CLEAR).  `wake` writes to a pipe, which is full of
+wake-ups at worst.  What epoll refuses kqueue would take, and be silent at a regular file's end: so that is refused here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+from typing import Any
+
+from .poller import GONE, MOST, Poller, strays
+
+
+class KqueuePoller(Poller):
+    """macOS and the BSDs."""
+
+    def __init__(self, ready: Any = None) -> None:
+        super().__init__(ready)
+        self._open()
+
+    def _open(self) -> None:
+        kqueue = select.kqueue()  # type: ignore[attr-defined]
+        try:
+            self.waker, self.bell = os.pipe()
+        except BaseException:
+            kqueue.close()
+            raise
+        self.kqueue = kqueue
+        os.set_blocking(self.waker, False)
+        os.set_blocking(self.bell, False)
+        self._control(self.waker, select.KQ_FILTER_READ, select.KQ_EV_ADD | select.KQ_EV_CLEAR)  # type: ignore[attr-defined]
+        self.bells.add(self.waker)
+
+    def _reopen(self) -> None:
+        old, waker = self.kqueue, self.waker
+        self._open()
+        self.bells.discard(waker)
+        strays.append(old)
+
+    def _control(self, fd: int, filter_: int, flags: int) -> None:
+        self.kqueue.control([select.kevent(fd, filter_, flags)], 0, 0)  # type: ignore[attr-defined]
+
+    def _register(self, fd: int) -> None:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # kqueue would take it, and be silent at the end of the file
+            raise PermissionError(errno.EPERM, "a regular file or a directory")
+        flags = select.KQ_EV_ADD | select.KQ_EV_CLEAR  # type: ignore[attr-defined]
+        self._control(fd, select.KQ_FILTER_READ, flags)  # type: ignore[attr-defined]
+        try:
+            self._control(fd, select.KQ_FILTER_WRITE, flags)  # type: ignore[attr-defined]
+        except OSError as exc:
+            # Some kinds can only be read; and the peer of a pipe may be gone, which a write will be told.
+            if exc.errno not in (errno.EINVAL, errno.EPIPE):
+                self._control(fd, select.KQ_FILTER_READ, select.KQ_EV_DELETE)  # type: ignore[attr-defined]
+                raise
+
+    def _unregister(self, fd: int) -> None:
+        for filter_ in (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE):  # type: ignore[attr-defined]
+            try:
+                self._control(fd, filter_, select.KQ_EV_DELETE)  # type: ignore[attr-defined]
+            except OSError:
+                pass
+
+    def fetch(self, timeout: float) -> list[Any]:
+        # Not longer than systems take it; the machine then just looks, and sleeps again.
+        try:
+            return self.kqueue.control(None, MOST, None if timeout < 0 else min(timeout, 2e6))
+        except OSError as exc:
+            if exc.errno not in GONE:
+                raise
+        return self._renew()
+
+    def fire(self, events: list[Any]) -> None:
+        for event in events:
+            descriptor = self.descriptors.get(event.ident)
+            if descriptor is None:
+                self._drain(event.ident)
+                continue
+            if event.flags & (select.KQ_EV_EOF | select.KQ_EV_ERROR):  # type: ignore[attr-defined]
+                descriptor.read.hup = True
+            if event.filter == select.KQ_FILTER_READ:  # type: ignore[attr-defined]
+                descriptor.read.fire()
+            else:
+                descriptor.write.fire()
+        if self.lost:
+            self.fire_all()
+
+    def _ring(self) -> None:
+        try:
+            os.write(self.bell, b"x")
+        except BlockingIOError:
+            pass  # it is full of wake-ups already
+        except OSError:
+            self._cannot_wake(f"{self.waker} and {self.bell}")
+
+    def _close(self) -> None:
+        try:
+            self.kqueue.close()
+        except OSError:
+            pass  # in the child of a fork, which does not inherit it
+        for fd in (self.waker, self.bell):
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # other code has closed it
