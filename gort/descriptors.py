@@ -174,7 +174,7 @@ class Watch:
 
     def _add_to_kqueue(self, fd: int, events: int) -> None:
         changes = []
-        if events & ~WRITE:
+        if events & ~WRITE or not events:  # none: to hear of the peer's end
             changes.append(select.kevent(fd, select.KQ_FILTER_READ, select.KQ_EV_ADD))  # type: ignore[attr-defined]
         if events & WRITE:
             changes.append(select.kevent(fd, select.KQ_FILTER_WRITE, select.KQ_EV_ADD))  # type: ignore[attr-defined]
@@ -207,11 +207,16 @@ class Watch:
         self.close()
 
 
-def wait_exit(pid: int, timeout: float | None = None) -> None:
+def wait_exit(pid: int, timeout: float | None = None, tries: int = 0) -> None:
     """Park until a child process may have ended; it is not reaped.
 
-    timeout is in seconds.  Raises TimeoutError.
+    timeout is in seconds.  tries is how often that was said and the child could not be reaped: the end may be reported
+    a little before (kqueue), or long before (the child is traced by another process).  Raises TimeoutError.
     """
+    if tries:
+        pause = min(LOOK, 1e-4 * 2 ** min(tries, 10))
+        sleep(pause if timeout is None else min(pause, timeout))
+        return
     try:
         fd, close = _watch_exit(pid)
     except ProcessLookupError:

@@ -119,6 +119,8 @@ def pretend(proc: bool = False) -> None:
                 delattr(module, name)
     for name, value in FAKES.items():
         setattr(select, name, value)
+    if hasattr(os, "process_cpu_count"):
+        os.process_cpu_count = os.cpu_count  # type: ignore[attr-defined]  # which asks sched_getaffinity
     sys.platform = "darwin"
     if hasattr(selectors, "EpollSelector"):
         del selectors.EpollSelector

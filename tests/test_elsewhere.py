@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gort.runtime.goroutine import FREE_THREADED
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="this is another system")
 
 
@@ -143,3 +145,82 @@ def test_calls_that_block() -> None:
         """
     )
     assert told == "True\n"
+
+
+@pytest.mark.skipif(FREE_THREADED, reason="without a GIL either, that is a guess (handoff.Watch.look)")
+def test_what_computes_is_not_taken_for_what_blocks() -> None:
+    """Broken: where threads have no CPU clock a computation is started on a thread of its own from then on."""
+    told = elsewhere(
+        """
+        def compute():
+            end, n = time.monotonic() + 0.2, 0
+            while time.monotonic() < end:
+                n = (n * 7 + 3) % 1_000_003
+                n = len(str(n)) + n
+            return n
+
+        def main():
+            for _ in range(4):
+                gs = [go(compute) for _ in range(3)]
+                for g in gs:
+                    g.result()
+            print(gort.stats()["started_apart"])
+
+        run(main, procs=2)
+        """
+    )
+    assert told == "0\n"
+
+
+def test_urgent_data_and_what_others_close() -> None:
+    """Broken: a read that urgent data ended early is the last that gets anything; or the number of a kqueue that other
+    code has closed makes an innocent wait fail."""
+    told = elsewhere(
+        """
+        import socket
+        from gort import net
+
+        def main():
+            with net.listen(("127.0.0.1", 0)) as listener:
+                peer = socket.create_connection(listener.addr)
+                with peer, listener.accept() as conn:
+                    read = go(conn.read)
+                    while read.state != "waiting":
+                        sleep(1e-3)
+                    peer.send(b"ab")
+                    peer.send(b"X", socket.MSG_OOB)
+                    peer.send(b"cd")
+                    got = read.result()
+                    while len(got) < 4:
+                        got += conn.read(timeout=20)
+                    print(got)
+                    poller = gort.current().carrier.m.poller
+                    os.close(poller.kqueue.fileno())
+                    other = go(lambda: net.dial(listener.addr))
+                    with listener.accept(timeout=20) as second, other.result() as third:
+                        third.write(b"x")
+                        print(second.read(timeout=20))
+
+        run(main, procs=1)
+        """
+    )
+    assert told == "b'abcd'\nb'x'\n"
+
+
+def test_a_poll_object_for_nothing() -> None:
+    """Broken: a descriptor registered for no event is watched for none, though its peer's end is always told."""
+    told = elsewhere(
+        """
+        from gort.green import select
+
+        def main():
+            read, write = os.pipe()
+            poll = select.poll()
+            poll.register(read, 0)
+            gort.after_func(0.05, lambda: os.close(write))
+            print(len(poll.poll(20_000)))
+
+        run(main, procs=1)
+        """
+    )
+    assert told == "1\n"

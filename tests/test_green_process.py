@@ -275,6 +275,29 @@ def test_many_processes(procs: int):
     run(main, procs=procs)
 
 
+def test_an_end_that_is_told_long_before_the_child_can_be_reaped(monkeypatch):
+    """The wait spins meanwhile.  (So it is where another process traces the child, and for a moment with kqueue.)"""
+    read, write = std.pipe()  # always readable, in the place of a pidfd
+    std.write(write, b"x")
+    monkeypatch.setattr(std, "pidfd_open", lambda pid: std.dup(read), raising=False)
+    looks = []
+    original = std.waitpid
+    monkeypatch.setattr(std, "waitpid", lambda *args: (looks.append(1), original(*args))[1])
+
+    def main() -> None:
+        begin = time.process_time()
+        os.waitpid(spawn("sleep 0.3"), 0)
+        assert 1 < len(looks) < 100
+        subprocess.Popen(["sleep", "0.3"]).wait()
+        assert time.process_time() - begin < 0.3
+
+    try:
+        run(main, procs=1)
+    finally:
+        std.close(read)
+        std.close(write)
+
+
 def test_without_a_pidfd(monkeypatch):
     """On a system that has none, the end of a process is not seen, or nobody can cancel the wait for it."""
     monkeypatch.delattr(std, "pidfd_open", raising=False)
@@ -584,6 +607,7 @@ def test_the_number_of_a_green_socket(where: str, nowait: bool, monkeypatch, tmp
     run(main, procs=1)
 
 
+@pytest.mark.skipif(not hasattr(std, "eventfd"), reason="this system has none")
 def test_an_eventfd_s_own_calls():
     """A goroutine that waits for an eventfd's count, or for room in it, stops the others."""
 

@@ -22,7 +22,7 @@ from gort.green import select, selectors, time
 
 pytestmark = pytest.mark.usefixtures("descriptors")
 
-SELECTORS = [selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector, selectors.DefaultSelector]
+SELECTORS = [selectors.SelectSelector, selectors.PollSelector, selectors.DefaultSelector]  # the last: epoll, or kqueue
 
 
 @pytest.fixture

@@ -112,11 +112,13 @@ def _reap(call: _Callable[[int, int], Any], pid: int, options: int) -> Any:
     if options & _std.WNOHANG or not _parks():
         return call(pid, options)
     if pid > 0 and not options:  # WUNTRACED and WCONTINUED mean other events than the end
+        tries = 0
         while True:
             outcome = call(pid, _std.WNOHANG)  # which also says whether it is a child of ours
             if outcome[0]:
                 return outcome
-            _wait_exit(pid)
+            _wait_exit(pid, None, tries)
+            tries += 1
     return _blocking(call, pid, options)
 
 

@@ -43,12 +43,14 @@ class Popen(_std.Popen):
         if not _parks():
             return super()._wait(timeout)
         until = None if timeout is None else _monotonic() + timeout
+        tries = 0
         while self.returncode is None and self.poll() is None:
             left = None if until is None else until - _monotonic()
             try:
                 if left is not None and left <= 0:
                     raise _late("")
-                _wait_exit(self.pid, left)
+                _wait_exit(self.pid, left, tries)
+                tries += 1
             except TimeoutError as exc:
                 if not _is_late(exc):
                     raise

@@ -13,7 +13,8 @@ if whatever comes later is an event of its own, and these are the reasons:
   (`hup`; also errors and priority data, which end a read early), and from then on every read tries first.
 - Who sits down at once, and waits for an event that another reader has been woken for, is woken when that one leaves data
   (`_left_some`).
-- Other sockets end reads early for reasons of their own (a Unix socket before a passed descriptor), so only TCP does it.
+- Other sockets end reads early for reasons of their own (a Unix socket before a passed descriptor), so only TCP does it, and
+  not with kqueue, which does not report priority data.
 
 Asking for little.  The object that `recv` fills is made before it is known how much will come; 64 KiB come from the C
 library, 448 bytes from Python's own allocator, which saves 0.25 us of 8.  So `read` asks for 448 bytes first, and if so
@@ -29,6 +30,7 @@ saves 1.1 us of 10 for a request and its answer.
 from __future__ import annotations
 
 import errno
+import select
 import socket
 from time import monotonic
 from typing import Any
@@ -49,6 +51,7 @@ _overdue.register(globals())
 
 SMALL = 448  # bytes: the largest that come from Python's own allocator
 _TCP = (socket.AF_INET, socket.AF_INET6)
+_DRIES = _TCP if hasattr(select, "epoll") else ()  # where a short read means that there is no more
 
 
 class Conn(ReadAhead, SendFile):
@@ -69,8 +72,8 @@ class Conn(ReadAhead, SendFile):
         if sock.type != socket.SOCK_STREAM:
             raise ValueError(f"sock must be a stream socket (TCP, Unix), not {sock.type!r}")
         sock.setblocking(False)
-        self._tcp = sock.family in _TCP
-        if self._tcp:
+        self._tcp = sock.family in _DRIES
+        if sock.family in _TCP:
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as Go does
             except OSError:

@@ -11,9 +11,9 @@ goes on.  Not reported is what says that its own peer has gone (a ConnectionErro
 system has waited in vain for a sign of life: alive.py).
 
 Where handlers run.  With a GIL a second machine would only get in the way, so the accepting machine starts each handler
-itself, before it accepts the next.  Without one, too, while it is not busy: it has slept within the last slice.  For where a
-handler begins it stays, and two machines that both sleep and wake up for a few requests each cost a tenth more CPU time
-than one.  If it is busy, a handler is left for a machine with nothing to do to steal.
+itself, before it accepts the next.  Without one a machine with nothing to do may steal it, and there it stays: but only when
+it has waited for longer than others must (stealing.PATIENCE).  Else a burst of connections is spread by chance, and two
+machines that both sleep and wake up for a few requests each cost a tenth more CPU time than one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
-from time import monotonic
 from typing import Any
 
 from greenlet import getcurrent
@@ -32,7 +31,7 @@ from ..cancel import shield
 from ..errors import GortError
 from ..runtime.goroutine import FREE_THREADED, Goroutine
 from ..runtime.instance import NO_KW, launch, launch_first
-from ..runtime.machine import SLICE
+from ..runtime.stealing import PATIENT
 from ..runtime.timers import check_seconds
 from ..runtime.wait import gosched, is_late, on_goroutine
 from ..sync import Semaphore, WaitGroup
@@ -148,8 +147,8 @@ class _Server:
         self.open.add(1)
         on_end(g, self.open.done)  # not in the handler's own `finally`: there it still runs, and serve would leave it behind
         self.live[conn] = g
-        if FREE_THREADED and (self.m is None or monotonic() - self.m.since >= SLICE):
-            launch(g)
+        if FREE_THREADED:
+            launch(g, patient=True)
         else:
             launch_first(g)
 
@@ -176,6 +175,7 @@ class _Server:
 
         # By this the goroutines have their handler's name, and sysmon knows one handler that blocks from another.
         handle.func = handler  # type: ignore[attr-defined]
+        PATIENT.add(handle.__code__)
         return handle
 
     def _ended(self, conn: Conn) -> None:

@@ -51,6 +51,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from . import gcyield
+from .goroutine import FREE_THREADED
 from .stacks import frames
 from .thread import Light
 
@@ -58,6 +59,8 @@ LIMIT = 0.1  # seconds after which a stuck call is counted and reported
 BRIEF = 0.8e-3  # seconds: longer than the system keeps a thread from a CPU, mostly, and than a look for work sleeps
 LEARN = 8e-3  # seconds blocked after which a function is started apart next time
 STILL = 12e-3  # seconds: longer than a waiter for the GIL sleeps
+PLACE = 6e-3  # seconds between two looks at where a thread stands, where there is no CPU clock
+SAME = 3  # such looks that see it at the same place, until it is called blocked
 OCCUPIED = 25e-3  # seconds of computing without a runtime call after which the P is taken, if somebody needs it
 STRIKES = 3
 LIVELY = 16  # waits in the runtime, without having been blocked, after which one that runs apart counts as if it had ended
@@ -167,7 +170,7 @@ def give_clock(sched: Any, m: Any) -> None:
 class Watch:
     """What sysmon knows about one machine."""
 
-    __slots__ = ("at", "counted", "cpu", "cpu_at", "lazy", "learnt", "tick", "tick_at")
+    __slots__ = ("at", "counted", "cpu", "cpu_at", "lazy", "learnt", "place", "placed", "same", "tick", "tick_at")
 
     def __init__(self) -> None:
         self.tick = -1
@@ -175,6 +178,9 @@ class Watch:
         self.cpu = -1
         self.cpu_at = 0.0  # when tick or CPU clock were first seen as they are
         self.at = 0.0  # when the last look was
+        self.place: Any = None  # where it stands in its code, if it has no CPU clock
+        self.placed = 0.0  # and when that was seen last
+        self.same = 0  # how often in a row it stood there
         self.lazy = False  # it used little CPU between the last two looks
         self.counted = False  # this call is in the statistics already
         self.learnt = False  # and its function is known to block
@@ -192,14 +198,29 @@ class Watch:
         elif cpu != self.cpu:
             self.cpu = cpu
             self.cpu_at = now
+        elif cpu < 0 and FREE_THREADED and now - self.placed >= PLACE and m.clock is not None and m.clock.number is None:
+            # No clock, and no GIL that it would hold: one that computes is elsewhere in its code at the next look, mostly.
+            self.placed = now
+            frame = sys._current_frames().get(m.ident)
+            place = frame and (id(frame), frame.f_lasti)
+            self.same = self.same + 1 if place == self.place else 0
+            self.place = place
+            if self.same < SAME:
+                self.cpu_at = now
         elif gcyield.last > self.cpu_at:
             self.cpu_at = gcyield.last  # until then all threads may have been stopped
 
-    def blocked(self, now: float, gil_free: bool) -> float:
-        """For how long it has been blocked, as far as one can tell; 0: it is not."""
+    def blocked(self, now: float, gil_free: bool, soon: bool) -> float:
+        """For how long it has been blocked, as far as one can tell; 0: it is not.
+
+        gil_free, soon: sysmon had not to wait for the GIL; the latter is all that counts where there is no clock.
+        """
+        if self.cpu < 0:
+            # Take what stands still for long, while nobody holds the GIL, as blocked.
+            if not soon:
+                self.cpu_at = now
+            return now - self.cpu_at if now - self.cpu_at >= OCCUPIED else 0.0
         long = now - self.cpu_at
-        if self.cpu < 0 and (long < OCCUPIED or not gil_free):
-            return 0.0  # no clock: take what stands still for long, and leaves the GIL to others, as blocked
         return long if long >= (BRIEF if gil_free else STILL) else 0.0
 
     def still(self, now: float) -> float:

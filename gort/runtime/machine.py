@@ -206,6 +206,8 @@ class Machine(Delivery):
         if getattr(w, "wait", None) is None:
             return False  # it has given way (`gosched`): then it is the turn of the fresh ones
         now = monotonic()
+        if stealing.is_patient(p, now):
+            return False
         if now - self.held >= SLICE:
             if not self.sched.idle:
                 return False

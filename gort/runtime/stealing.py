@@ -9,6 +9,10 @@ notes how long its LRQ is and how many its machine has started (`look_at`); at a
 since are gone, and the rest of what stood there then stands there still (`overripe`).  A P keeps two such marks, so that
 one of them is always old enough.
 
+Patience.  A server's handlers begin in bursts, take little time each until they wait, and where they begin they stay.  Such
+a goroutine (PATIENT) is left to its own machine until the LRQ has not been empty for PATIENCE; an LRQ that its machine
+empties now and then is one that it can cope with.
+
 Spinning.  Without a GIL a machine that finds nothing, though other LRQs are not empty, waits once for RIPE and looks
 again, and no more machines than half of the busy ones do so at a time.  With a GIL it would only be in the way.
 
@@ -28,6 +32,8 @@ from .processor import Processor
 # Fresh work is stolen only when it has waited so long (seconds).  A machine starts a goroutine within a few
 # microseconds if it is free to; 50 us says it is not.  With a GIL a second machine hardly helps, so be slower.
 RIPE = 50e-6 if FREE_THREADED else 1e-3
+PATIENCE = 20e-3  # seconds
+PATIENT: set[Any] = set()  # the code of functions whose goroutines are patient
 
 
 def take_batch(sched: Any, m: Any, p: Processor) -> bool:
@@ -68,9 +74,19 @@ def look_at(p: Processor, now: float) -> None:
 
 def ripe(p: Processor, now: float) -> int:
     """How many goroutines may be stolen from this P."""
-    if not p.lrq:
+    if not p.lrq or is_patient(p, now):
         return 0
     return max(overripe(p, p.mark, now), overripe(p, p.older, now))
+
+
+def is_patient(p: Processor, now: float) -> bool:
+    """Is what stands in this LRQ to be left to its own machine for now?"""
+    if now >= p.patient:
+        return False
+    try:
+        return getattr(p.lrq[0].fn, "__code__", None) in PATIENT
+    except IndexError:
+        return False
 
 
 def steal(sched: Any, m: Any, p: Processor) -> bool:

@@ -56,6 +56,7 @@ class Sysmon:
         self.poked = False  # the scheduler has something to catch up with
         self.looks = 0
         self.apart_seen = 0
+        self.soon = False  # it had to wait for nobody's GIL, or there is none
         self.computing = False  # some machine computes without runtime calls
         self.outside_next = 0.0
         self.outside_last = False
@@ -131,6 +132,10 @@ class Sysmon:
             now = monotonic()
             if self.over:
                 return
+            waited = now - before - delay  # with a GIL mostly for that
+            limit = min(1e-3, sys.getswitchinterval() / 2)
+            gil_free = not FREE_THREADED and waited < limit
+            self.soon = FREE_THREADED or waited < max(limit, 2e-4)
             if woken:
                 delay = SHORTEST
             self.looks += 1
@@ -178,7 +183,6 @@ class Sysmon:
                     delay = SHORTEST
                 continue
             idle = 0
-            gil_free = not FREE_THREADED and now - before - delay < min(1e-3, sys.getswitchinterval() / 2)
             happened = self.look(now, gil_free) or going
             gilshare.want(id(self), self.computing)
             if happened:
@@ -226,7 +230,7 @@ class Sysmon:
                 if tick != old:
                     still = 0.0
             prompt = FREE_THREADED or gil_free
-            blocked = m.watch.blocked(now, prompt)
+            blocked = m.watch.blocked(now, prompt, self.soon)
             if blocked or still >= handoff.OCCUPIED:
                 happened |= self.look_at_stuck(m, p, now, blocked)
                 if m.p is not p:
@@ -310,7 +314,7 @@ class Sysmon:
                 if not m.blocked and now - watch.cpu_at >= handoff.STILL and m.clock is not None and not m.clock.runnable():
                     m.blocked = True
                 continue
-            blocked = watch.blocked(now, False)
+            blocked = watch.blocked(now, False, self.soon)
             if blocked >= handoff.LEARN:
                 self.learn(m)
             self.computing |= not blocked and watch.still(now) >= handoff.OCCUPIED
