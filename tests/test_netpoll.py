@@ -16,7 +16,6 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
 
 import pytest
 from greenlet import getcurrent

@@ -15,12 +15,15 @@ import subprocess
 import sys
 import threading
 import time
+import types
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import gort
-from gort import Chan, Runtime, after, go, gosched, recv, run, select, sleep
+from gort import Chan, Runtime, after, go, gosched, net, recv, run, select, sleep
+from gort.runtime import stealing
 from spreading import spread
 
 ROUNDS = 500_000 if os.environ.get("GORT_STRESS") else 3_000
@@ -355,6 +358,39 @@ def test_9_an_idle_program_does_nothing(procs: int) -> None:
 
 
 # -- stealing and pinning -------------------------------------------------------------------------------------------
+
+
+def test_a_server_s_handlers_are_left_to_their_machine_for_a_while() -> None:
+    """Broken: a burst of connections is spread by chance; or, though their machine is busy, no other takes any.
+
+    (tests/test_net.py sees that a server's handlers are spread in the end.)
+    """
+    served: list[int] = []
+
+    def main() -> None:
+        p: Any = gort.current().carrier.m.p  # type: ignore[union-attr]
+        now = time.monotonic()
+        listener = net.listen(("127.0.0.1", 0))
+        serving = go(net.serve, listener, lambda conn: served.append(1))
+        with net.dial(listener.addr) as conn:
+            assert conn.read() == b""
+        handle = next(iter(stealing.PATIENT))
+        fn = types.FunctionType(handle, {}, closure=tuple(types.CellType() for _ in handle.co_freevars))
+        p.mark = p.older = (p.m, 2, p.m.started + p.taken, now - 1)
+        p.lrq.extend((SimpleNamespace(fn=fn), SimpleNamespace(fn=main)))
+        try:
+            p.patient = now + 1
+            assert stealing.ripe(p, now) == 0
+            assert stealing.ripe(p, now + 2) == 2
+            p.lrq.rotate()
+            assert stealing.ripe(p, now) == 2  # what is not a handler does not wait
+        finally:
+            p.lrq.clear()
+        listener.close()
+        serving.result()
+
+    run(main, procs=1)
+    assert served
 
 
 @pytest.mark.skipif(getattr(sys, "_is_gil_enabled", lambda: True)(), reason="with a GIL one machine runs them all")
