@@ -147,6 +147,11 @@ def _forget() -> None:
 in_child(_forget)
 
 
+def _pause(seconds: float, timeout: float | None) -> None:
+    """Sleep until the next look, but no longer than the time-out allows."""
+    sleep(seconds if timeout is None else min(seconds, timeout))
+
+
 class Watch:
     """Some descriptors to wait for together: (number, events), where events are poll's bits."""
 
@@ -185,7 +190,7 @@ class Watch:
         if timeout is not None and timeout <= 0:
             raise late("timed out")
         if self._set is None:
-            sleep(LOOK if timeout is None else min(LOOK, timeout))
+            _pause(LOOK, timeout)
             return
         self._descriptor.wait_read(timeout)
 
@@ -214,15 +219,14 @@ def wait_exit(pid: int, timeout: float | None = None, tries: int = 0) -> None:
     a little before (kqueue), or long before (the child is traced by another process).  Raises TimeoutError.
     """
     if tries:
-        pause = min(LOOK, 1e-4 * 2 ** min(tries, 10))
-        sleep(pause if timeout is None else min(pause, timeout))
+        _pause(min(LOOK, 1e-4 * 2 ** min(tries, 10)), timeout)
         return
     try:
         fd, close = _watch_exit(pid)
     except ProcessLookupError:
         return  # gone
     except OSError:  # neither of the two on this system, or no descriptor left
-        sleep(LOOK if timeout is None else min(LOOK, timeout))
+        _pause(LOOK, timeout)
         return
     try:
         descriptor = Descriptor(fd)

@@ -1,8 +1,9 @@
 """subprocess, cooperatively: `Popen.wait`, `communicate`, the pipes, `run`, `check_output` and their like park.
 
 The idea.  `Popen` is the standard one, with the waiting parts overridden.  `wait` parks on a pidfd (kqueue: on a
-process's event), which becomes readable when the process has ended.  The pipes are gort's files.  `communicate`, and the functions that make a Popen,
-are the standard code over the names of this module (gort/borrow.py): a selector that parks, this Popen.
+process's event), which becomes readable when the process has ended.  The pipes are gort's files.  `communicate`, and the
+functions that make a Popen, are the standard code over the names of this module (gort/borrow.py): a selector that parks,
+this Popen.
 
 Starting a process (fork and exec, about a millisecond) stays where it is: with a GIL the standard library holds it
 during that, so another thread would not help, and some things that a child inherits (its parent-death signal) belong

@@ -62,8 +62,8 @@ class Conn(ReadAhead, SendFile):
     """
 
     __slots__ = (
-        "__weakref__", "_buf", "_d", "_dry", "_grown", "_guess", "_in", "_late", "_line", "_next", "_plain_read", "_plain_write",
-        "_reading", "_recv", "_send", "_shut", "_sock", "_tcp", "_turn",
+        "__weakref__", "_buf", "_d", "_dries", "_dry", "_grown", "_guess", "_in", "_late", "_line", "_next", "_plain_read",
+        "_plain_write", "_reading", "_recv", "_send", "_shut", "_sock", "_turn",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
@@ -72,7 +72,7 @@ class Conn(ReadAhead, SendFile):
         if sock.type != socket.SOCK_STREAM:
             raise ValueError(f"sock must be a stream socket (TCP, Unix), not {sock.type!r}")
         sock.setblocking(False)
-        self._tcp = sock.family in _DRIES
+        self._dries = sock.family in _DRIES
         if sock.family in _TCP:
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as Go does
@@ -140,7 +140,7 @@ class Conn(ReadAhead, SendFile):
                 if ticket[1] is not None:  # type: ignore[index]
                     self._fail(take_error(ticket))  # type: ignore[arg-type]
         else:
-            self._dry = self._tcp
+            self._dry = self._dries
         asked = self._guess
         if n < asked:
             asked = n
@@ -254,7 +254,7 @@ class Conn(ReadAhead, SendFile):
                 raise exc
             while True:
                 self._d.check_deadline(side)
-                self._dry = self._tcp
+                self._dry = self._dries
                 try:
                     data = self._try_read(n)
                 except BlockingIOError:

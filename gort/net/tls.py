@@ -94,7 +94,7 @@ class TLSConn(Conn):
         self._plain()
 
     def _plain(self) -> None:
-        self._plain_read = self._plain_write = self._tcp = False
+        self._plain_read = self._plain_write = self._dries = False
 
     def handshake(self, timeout: float | None = None) -> None:
         """Agree on keys with the peer, if that has not been done yet; every operation does so first.

@@ -12,9 +12,9 @@ that is known, so none is left standing there (apart.begin).
 
 Refused: to have CPython drop the leftovers now and then (sys._clear_internal_caches; it would halve those 10 s).  A generator,
 a coroutine or a traceback's frame that began on a thread that has ended still stands in that thread's copy, and its next
-step would crash the process.  Threads that run the next goroutine meanwhile (what one has made and others drop would be freed only when
-that one has ended; its context, and what it keeps for each thread, live as long).  Telling CPython to keep no copies (they make a user's threads fast, and it is not ours
-to choose).
+step would crash the process.  Threads that run the next goroutine meanwhile (what one has made and others drop would be
+freed only when that one has ended; its context, and what it keeps for each thread, live as long).  Telling CPython to keep
+no copies (they make a user's threads fast, and it is not ours to choose).
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ thread), nothing can wake it but I/O; that is said on stderr.  If the epoll's nu
 next wake-up from another thread shows it.
 
 `EpollPoller.fire` is a server's hot path, and delivers the common events (one reader waits, in the seat or without it:
-direction.py) without a call: 0.25 us where Direction.fire takes 0.6.  tests/test_netpoll.py holds the two to the same behaviour.
+direction.py) without a call: 0.25 us where Direction.fire takes 0.6.  tests/test_netpoll.py holds the two to the same
+behaviour.
 """
 
 from __future__ import annotations
@@ -75,26 +76,9 @@ class EpollPoller(Poller):
             self.epoll.register(fd, self.flags)
         except FileExistsError:
             self.epoll.modify(fd, self.flags)
-        except OSError as exc:
-            if exc.errno not in GONE or not self._is_gone(fd):
-                raise
-            self._renew()
-            try:
-                self.epoll.register(fd, self.flags)
-            except FileExistsError:
-                pass  # `_renew` has done it
 
-    def _is_gone(self, fd: int) -> bool:
-        """A call with our number and fd has failed: because of ours?"""
-        try:
-            os.fstat(fd)
-        except OSError:
-            return False
-        try:
-            self.epoll.modify(self.event, self.ring)
-            return False
-        except OSError:
-            return True
+    def _touch(self) -> None:
+        self.epoll.modify(self.event, self.ring)
 
     def _unregister(self, fd: int) -> None:
         self.epoll.unregister(fd)
@@ -174,7 +158,7 @@ class EpollPoller(Poller):
 
     def _ring(self) -> None:
         try:
-            self.epoll.modify(self.event, self.ring)
+            self._touch()  # the event is readable, and so is reported once more
         except OSError:
             self._ring_anew()
 

@@ -32,7 +32,7 @@ class KqueuePoller(Poller):
         self.kqueue = kqueue
         os.set_blocking(self.waker, False)
         os.set_blocking(self.bell, False)
-        self._control(self.waker, select.KQ_FILTER_READ, select.KQ_EV_ADD | select.KQ_EV_CLEAR)  # type: ignore[attr-defined]
+        self._touch()
         self.bells.add(self.waker)
 
     def _reopen(self) -> None:
@@ -49,13 +49,7 @@ class KqueuePoller(Poller):
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # kqueue would take it, and be silent at the end of the file
             raise PermissionError(errno.EPERM, "a regular file or a directory")
         flags = select.KQ_EV_ADD | select.KQ_EV_CLEAR  # type: ignore[attr-defined]
-        try:
-            self._control(fd, select.KQ_FILTER_READ, flags)  # type: ignore[attr-defined]
-        except OSError as exc:
-            if exc.errno not in GONE or not self._is_gone():
-                raise
-            self._renew()  # and registers what it has
-            return
+        self._control(fd, select.KQ_FILTER_READ, flags)  # type: ignore[attr-defined]
         try:
             self._control(fd, select.KQ_FILTER_WRITE, flags)  # type: ignore[attr-defined]
         except OSError as exc:
@@ -64,13 +58,8 @@ class KqueuePoller(Poller):
                 self._control(fd, select.KQ_FILTER_READ, select.KQ_EV_DELETE)  # type: ignore[attr-defined]
                 raise
 
-    def _is_gone(self) -> bool:
-        """A call with our number has failed: because of ours?"""
-        try:
-            self._control(self.waker, select.KQ_FILTER_READ, select.KQ_EV_ADD | select.KQ_EV_CLEAR)  # type: ignore[attr-defined]
-            return False
-        except OSError:
-            return True
+    def _touch(self) -> None:
+        self._control(self.waker, select.KQ_FILTER_READ, select.KQ_EV_ADD | select.KQ_EV_CLEAR)  # type: ignore[attr-defined]
 
     def _unregister(self, fd: int) -> None:
         for filter_ in (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE):  # type: ignore[attr-defined]

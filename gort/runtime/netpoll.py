@@ -37,20 +37,24 @@ from .sleep import sleep
 from .timers import check_seconds, deadline
 from .wait import Ticket, park, waiter
 
+_Best: type[Poller] | None = None
 if hasattr(select, "epoll"):
-    from .epoll import EpollPoller as _Best
+    from .epoll import EpollPoller
+
+    _Best = EpollPoller
 elif hasattr(select, "kqueue"):
-    from .kqueue import KqueuePoller as _Best  # type: ignore[assignment]
+    from .kqueue import KqueuePoller
+
+    _Best = KqueuePoller
 
 NONE_LEFT = (errno.EMFILE, errno.ENFILE)  # the process, or the system, has no descriptor left
 
 
 def new_poller(ready: Any = None) -> Poller:
     """The system's best.  ready: the queue of the machine that is to sleep in it."""
-    try:
-        return _Best(ready)
-    except NameError:
-        raise OSError("gort needs epoll (Linux) or kqueue (macOS, BSD) to wait for I/O") from None
+    if _Best is None:
+        raise OSError("gort needs epoll (Linux) or kqueue (macOS, BSD) to wait for I/O")
+    return _Best(ready)
 
 
 class DescriptorClosed(GortError, OSError):

@@ -50,7 +50,7 @@ class Poller:
             self.descriptors[fd] = descriptor
             descriptor.pollers.append(self)
             try:
-                self._register(fd)
+                self._enlist(fd)
             except BaseException as exc:
                 descriptor.pollers.remove(self)
                 del self.descriptors[fd]
@@ -82,7 +82,29 @@ class Poller:
     def add_bell(self, fd: int) -> None:
         """End a `fetch` whenever something is written to this pipe; it is read and thrown away."""
         self.bells.add(fd)
-        self._register(fd)
+        self._enlist(fd)
+
+    def _enlist(self, fd: int) -> None:
+        """`_register`; and if it turns out that our own numbers are gone, with new ones."""
+        try:
+            self._register(fd)
+        except OSError as exc:
+            if exc.errno not in GONE or not self._is_gone(fd):
+                raise
+            self._renew()
+            self._register(fd)  # once more, to hear what is wrong with this one
+
+    def _is_gone(self, fd: int) -> bool:
+        """A call with our number and fd has failed: because of ours?"""
+        try:
+            os.fstat(fd)
+        except OSError:
+            return False
+        try:
+            self._touch()
+            return False
+        except OSError:
+            return True
 
     def _drain(self, fd: int) -> None:
         if fd in self.bells:
@@ -158,6 +180,10 @@ class Poller:
         raise NotImplementedError
 
     def _register(self, fd: int) -> None:
+        raise NotImplementedError
+
+    def _touch(self) -> None:
+        """Register again what wakes us, which ends a `fetch` at most.  Raises OSError if our numbers are gone."""
         raise NotImplementedError
 
     def _unregister(self, fd: int) -> None:
