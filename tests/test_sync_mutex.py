@@ -294,20 +294,19 @@ def test_35_handed_over_in_order(procs: int) -> None:
 def test_normal_mode_lets_the_running_one_win() -> None:
     """Broken: an unlock makes the running goroutine wait for its turn although nobody has waited long (a convoy)."""
 
-    def main() -> None:
+    def main() -> bool:
         m = Mutex()
-        wins = 0
         m.lock()
         a = go(m.lock)
         settle(a)
-        since = m._queue[0][4]
         m.unlock()
-        if monotonic() - since <= STARVING:  # else the machine was too slow for this to be the normal mode
-            assert m.try_lock()
-            wins += 1
+        # Not always: he may be handed it, if the machine is so slow that he has waited for a millisecond, and who has
+        # just run a garbage collection, or for a whole time slice, gives way in try_lock, and he takes it then.
+        won = m.try_lock()
+        if won:
             m.unlock()
         a.result()
-        return wins
+        return won
 
     assert any(run(main, procs=1) for _ in range(50))
 
