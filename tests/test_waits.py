@@ -9,6 +9,8 @@ import os
 import signal
 import socket as std_socket
 import subprocess as std_subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from typing import Any
@@ -171,3 +173,27 @@ def test_the_limit_of_a_block_ends_it(wait: Callable[[ExitStack], None], here: A
                     wait(stack)
 
     here(body)
+
+
+@pytest.mark.parametrize("timeout", [None, LONG])
+def test_a_signal_that_does_not_wake_the_plain_main_thread_is_seen(timeout: float | None, alarm: Any) -> None:
+    """Broken: Ctrl-C at a bad moment, or a signal that the system gives to another thread, waits until the wait is over."""
+    alarm(0)
+    mutex = gort.Mutex()
+    mutex.lock()
+
+    def other() -> None:
+        while not mutex._waiting():
+            time.sleep(0.001)
+        signal.pthread_kill(threading.get_ident(), signal.SIGALRM)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with pytest.raises(TimeoutError, match="^the handler's own$"):
+        mutex.lock(timeout)
+    thread.join()
+    assert not mutex._waiting()
+    mutex.unlock()
+    with pytest.raises(TimeoutError, match="timed out after 0.06"):  # longer than the first glance
+        with mutex:
+            mutex.lock(0.06)

@@ -23,6 +23,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from .wait import RAREST_GLANCE
+
 LOOKS = 20  # in the time of grace
 MOST = 5  # goroutines named
 
@@ -110,4 +112,5 @@ def _say(machines: list[Any], grace: float) -> None:
 
 def join_end(sched: Any) -> None:
     """Wait until every machine has ended."""
-    sched.ended.wait()
+    while not sched.ended.wait(RAREST_GLANCE):
+        pass  # a signal that came at a bad moment is seen now: see wait._park_thread

@@ -44,6 +44,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from math import inf
+from time import monotonic
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -58,6 +60,7 @@ _overdue.register(globals())
 Ticket = list[Any]
 
 FOREVER = threading.TIMEOUT_MAX
+RAREST_GLANCE = 1.0  # seconds that a signal may go unseen by a plain main thread that waits, if it came at a bad moment
 
 COLLECTING = GortError(
     "a finalizer cannot wait here: the garbage collector runs it in the middle of one of gort's own operations; "
@@ -359,7 +362,18 @@ def is_late(error: BaseException) -> bool:
 def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: str) -> Any:
     parked_threads.add(w)
     try:
-        done = w.lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), FOREVER))
+        left = inf if timeout is None else min(max(timeout, 0.0), FOREVER)
+        if threading.get_ident() != threading.main_thread().ident:
+            done = w.lock.acquire(timeout=-1 if timeout is None else left)
+        else:
+            # CPython does not see a signal that comes while this thread is on its way to sleep (without a GIL it offers
+            # its CPU to others forty times on that way), or that the system gives to another thread.  Its handler would
+            # run when somebody wakes us; so we look up now and then.
+            until = monotonic() + left
+            glance = 0.05
+            while not (done := w.lock.acquire(timeout=max(0.0, min(glance, left)))) and left > glance:
+                left = until - monotonic()
+                glance = min(glance * 2, RAREST_GLANCE)
     except BaseException:
         # A signal handler raised (Ctrl-C).  Either nothing has happened and nothing will, or it has already happened
         # and the value must not vanish with us.
