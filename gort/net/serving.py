@@ -148,7 +148,7 @@ class _Server:
         on_end(g, self.open.done)  # not in the handler's own `finally`: there it still runs, and serve would leave it behind
         self.live[conn] = g
         if FREE_THREADED:
-            launch(g, patient=True)
+            launch(g)
         else:
             launch_first(g)
 
@@ -175,7 +175,8 @@ class _Server:
 
         # By this the goroutines have their handler's name, and sysmon knows one handler that blocks from another.
         handle.func = handler  # type: ignore[attr-defined]
-        PATIENT.add(handle.__code__)
+        if FREE_THREADED:
+            PATIENT[id(handle.__code__)] = handle.__code__  # (it is the same code for every server)
         return handle
 
     def _ended(self, conn: Conn) -> None:

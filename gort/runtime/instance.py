@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from sys import _getframe
-from time import monotonic
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -34,7 +33,6 @@ from .interrupt import Interrupt, deferral
 from .limits import check_procs, default_max_threads, default_procs
 from .quit import Quit
 from .scheduler import Scheduler
-from .stealing import PATIENCE
 from .wait import give_way, in_block, on_goroutine, own_stack
 
 T = TypeVar("T")
@@ -260,11 +258,10 @@ def go(fn: Callable[..., T], /, *args: Any, **kw: Any) -> Goroutine[T]:
     return g
 
 
-def launch(g: Goroutine[Any], sched: Scheduler | None = None, patient: bool = False) -> None:
+def launch(g: Goroutine[Any], sched: Scheduler | None = None) -> None:
     """Make a goroutine that the caller has made runnable: in the caller's runtime, or in a given one.
 
-    For what must prepare a goroutine before it can start (a group's children).  patient: it is rather to wait a little
-    than to be stolen (stealing.PATIENCE).
+    For what must prepare a goroutine before it can start (a group's children).
     """
     m = _machine()
     if sched is None:
@@ -273,8 +270,6 @@ def launch(g: Goroutine[Any], sched: Scheduler | None = None, patient: bool = Fa
     if p is None:
         sched.inject(g)
         return
-    if patient and not p.lrq:
-        p.patient = monotonic() + PATIENCE
     p.lrq.append(g)
     if m.starter is None:
         m.queue_starter()

@@ -24,7 +24,7 @@ from .timers import TimerHeap
 class Processor:
     """P."""
 
-    __slots__ = ("dead", "handed_off", "id", "keeper", "lrq", "m", "mark", "older", "patient", "stolen", "taken", "timers")
+    __slots__ = ("dead", "handed_off", "id", "keeper", "lrq", "m", "mark", "older", "stolen", "taken", "timers")
 
     def __init__(self, number: int) -> None:
         self.id = number
@@ -36,7 +36,6 @@ class Processor:
         # (machine, goroutines in the LRQ, started or taken until then, when), and the one before
         self.mark: tuple[Any, int, int, float] = (None, 0, 0, 0.0)
         self.older = self.mark
-        self.patient = 0.0  # until when what is patient in the LRQ waits for its own machine (stealing.py)
         self.stolen = 0  # goroutines its holder stole from others
         self.taken = 0  # goroutines others stole from it
         self.handed_off = 0  # how often it was taken from a stuck machine

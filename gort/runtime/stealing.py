@@ -10,8 +10,8 @@ since are gone, and the rest of what stood there then stands there still (`overr
 one of them is always old enough.
 
 Patience.  A server's handlers begin in bursts, take little time each until they wait, and where they begin they stay.  Such
-a goroutine (PATIENT) is left to its own machine until the LRQ has not been empty for PATIENCE; an LRQ that its machine
-empties now and then is one that it can cope with.
+a goroutine (PATIENT) is left to its own machine while that has been awake for no longer than PATIENCE; a machine that
+sleeps now and then is one that can cope.
 
 Spinning.  Without a GIL a machine that finds nothing, though other LRQs are not empty, waits once for RIPE and looks
 again, and no more machines than half of the busy ones do so at a time.  With a GIL it would only be in the way.
@@ -23,6 +23,7 @@ and where a goroutine first runs it stays); to steal from the young end (those a
 from __future__ import annotations
 
 from time import monotonic, sleep
+from types import CodeType, FunctionType
 from typing import Any
 
 from . import chance
@@ -33,7 +34,7 @@ from .processor import Processor
 # microseconds if it is free to; 50 us says it is not.  With a GIL a second machine hardly helps, so be slower.
 RIPE = 50e-6 if FREE_THREADED else 1e-3
 PATIENCE = 20e-3  # seconds
-PATIENT: set[Any] = set()  # the code of functions whose goroutines are patient
+PATIENT: dict[int, CodeType] = {}  # by its id(), the code of functions whose goroutines are patient
 
 
 def take_batch(sched: Any, m: Any, p: Processor) -> bool:
@@ -81,12 +82,15 @@ def ripe(p: Processor, now: float) -> int:
 
 def is_patient(p: Processor, now: float) -> bool:
     """Is what stands in this LRQ to be left to its own machine for now?"""
-    if now >= p.patient:
+    m = p.m
+    if m is None or now - m.since >= PATIENCE:
         return False
     try:
-        return getattr(p.lrq[0].fn, "__code__", None) in PATIENT
+        fn = p.lrq[0].fn
     except IndexError:
         return False
+    # Nothing here may call the program's code (an attribute of some callable, say): we may be sysmon, or a hub.
+    return type(fn) is FunctionType and id(fn.__code__) in PATIENT
 
 
 def steal(sched: Any, m: Any, p: Processor) -> bool:
