@@ -1050,15 +1050,6 @@ def test_other_code_closes_a_machine_s_poller(what, reused, asleep, procs, capfd
 @pytest.mark.skipif(not hasattr(select, "epoll"), reason="of epoll")
 def test_other_code_closes_a_poller_and_no_descriptor_is_left(monkeypatch):
     """The machine dies for want of a descriptor for its new poller, which it could have a moment later."""
-    real = select.epoll
-    failed = []
-
-    def none(*_):
-        failed.append(1)
-        if len(failed) > 3:
-            monkeypatch.setattr(select, "epoll", real)
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
     def main():
         a, b = pair()
         with a, b:
@@ -1068,7 +1059,7 @@ def test_other_code_closes_a_poller_and_no_descriptor_is_left(monkeypatch):
             poller = getcurrent().m.poller
             left = poller.event
             os.close(poller.epoll.fileno())
-            monkeypatch.setattr(select, "epoll", none)
+            failed = none_left(monkeypatch, 4)
             gort.sleep(0.001)
             b.send(b"x")
             assert g.result(20) == b"x" and failed
@@ -1079,6 +1070,84 @@ def test_other_code_closes_a_poller_and_no_descriptor_is_left(monkeypatch):
                 assert g.result(20) == b"x"
             d.close()
         os.close(left)
+
+    run(main, 1)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_a_descriptor_gets_a_poller_s_number(which, full, monkeypatch):
+    """Other code closes one of our numbers, and the next connection gets it: then a wake-up is lost, and the program hangs;
+    or it meets an error of ours, since there is no descriptor for a new poller just then."""
+
+    def main():
+        a, b = pair()
+        c, e = pair()
+        with a, b, c, e:
+            own = Descriptor(b)
+            own.wait_write(5)  # so that this very machine has a poller
+            m = getcurrent().m
+            before = m.poller._numbers()
+            fd = os.dup2(c.fileno(), before[0 if which == "first" else -1])
+            with socket.socket(fileno=fd) as sock:
+                if full:
+                    none_left(monkeypatch, 3)
+                d = Descriptor(sock)
+                g = gort.go(recv, sock, d)
+                waiting(g)
+                news = gort.Chan(1)
+
+                def other():
+                    while not m.asleep:
+                        time.sleep(0.001)
+                    news.send("woken")
+
+                thread = threading.Thread(target=other)
+                thread.start()
+                assert news.recv(20) == "woken"
+                thread.join()
+                e.send(b"data")
+                assert g.result(20) == b"data"
+                d.close()
+            own.close()
+            for number in set(before) - {fd, *m.poller._numbers()}:
+                os.close(number)
+
+    run(main, 1)
+
+
+def none_left(monkeypatch, times):
+    """So many times the system has no descriptor for a new poller."""
+    name = "kqueue" if hasattr(select, "kqueue") else "epoll"
+    real = getattr(select, name)
+    failed = []
+
+    def none(*_):
+        failed.append(1)
+        if len(failed) >= times:
+            monkeypatch.setattr(select, name, real)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(select, name, none)
+    return failed
+
+
+def test_the_new_owner_of_a_number_cannot_be_waited_for():
+    """Who waits for what has been closed behind his back, and whose number is a file's by now, is never told."""
+
+    def main():
+        a, b = pair()
+        with b:
+            d = Descriptor(a)
+            g = gort.go(d.wait_read)
+            waiting(g)
+            number = a.detach()
+            with open(__file__, "rb") as file:
+                os.dup2(file.fileno(), number)
+            with pytest.raises(PermissionError):
+                Descriptor(number).wait_read(5)
+            assert isinstance(g.exception(20), DescriptorClosed)
+            os.close(number)
 
     run(main, 1)
 
@@ -1213,13 +1282,15 @@ def kqueue(monkeypatch):
         test_a_reused_number_never_wakes_the_old_waiter,
         test_a_thread_s_ready_wakes_a_machine_that_sleeps_in_its_poller,
         test_the_end_of_the_runtime_cancels_waits_and_closes_pollers,
+        test_a_descriptor_gets_a_poller_s_number,
+        test_the_new_owner_of_a_number_cannot_be_waited_for,
     ],
 )
-def test_kqueue_s_poller(kqueue, test):
+def test_kqueue_s_poller(kqueue, test, monkeypatch):
     """KqueuePoller does not do what EpollPoller does."""
     from inspect import signature
 
-    args = {"procs": 2, "jitter": None, "where": "goroutine"}
+    args = {"procs": 2, "jitter": None, "where": "goroutine", "which": "first", "full": True, "monkeypatch": monkeypatch}
     test(**{name: args[name] for name in signature(test).parameters})
     assert kqueue
 

@@ -16,14 +16,13 @@ behaviour.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import stat
 from typing import Any
 
 from .latch import contend
-from .poller import GONE, MOST, Poller, strays
+from .poller import GONE, MOST, Poller, poll_gone, strays
 
 
 def _is_ours(fd: int) -> bool:
@@ -60,6 +59,9 @@ class EpollPoller(Poller):
             raise
         self.epoll, self.event, self.poll = epoll, event, epoll.poll
 
+    def _numbers(self) -> tuple[int, ...]:
+        return self.epoll.fileno(), self.event
+
     def _reopen(self) -> None:
         old = self.epoll
         self._open()
@@ -68,7 +70,8 @@ class EpollPoller(Poller):
 
     def _drop_makeshift(self) -> None:
         if self.makeshift is not None:
-            os.close(self.makeshift)
+            if _is_ours(self.makeshift):
+                os.close(self.makeshift)
             self.makeshift = None
 
     def _register(self, fd: int) -> None:
@@ -91,7 +94,7 @@ class EpollPoller(Poller):
         except OSError as exc:
             if exc.errno not in GONE:
                 raise
-        return self._renew()
+        return self._fetch_anew()
 
     def fire(
         self,
@@ -164,7 +167,7 @@ class EpollPoller(Poller):
 
     def _ring_anew(self) -> None:
         """One of our numbers is gone, or somebody else's: wake the machine all the same.  Under the lock."""
-        self.poll = _poll_gone  # first, so that it finds that when it has come
+        self.poll = poll_gone  # first, so that it finds that when it has come
         rung = False
         if _is_ours(self.event):  # then the epoll's has been closed, and a thread that sleeps in it still hears the event
             try:
@@ -194,7 +197,3 @@ class EpollPoller(Poller):
             strays.append(self.epoll)
         if _is_ours(self.event):
             os.close(self.event)
-
-
-def _poll_gone(timeout: float, most: int) -> list[Any]:
-    raise OSError(errno.EBADF, "the poller's descriptors were closed by other code")

@@ -15,6 +15,10 @@ from typing import Any
 from .poller import GONE, MOST, Poller, strays
 
 
+def _waking(fd: int) -> Any:
+    return select.kevent(fd, select.KQ_FILTER_READ, select.KQ_EV_ADD | select.KQ_EV_CLEAR)  # type: ignore[attr-defined]
+
+
 class KqueuePoller(Poller):
     """macOS and the BSDs."""
 
@@ -24,21 +28,29 @@ class KqueuePoller(Poller):
 
     def _open(self) -> None:
         kqueue = select.kqueue()  # type: ignore[attr-defined]
+        pipe: tuple[int, ...] = ()
         try:
-            self.waker, self.bell = os.pipe()
+            pipe = os.pipe()
+            for fd in pipe:
+                os.set_blocking(fd, False)
+            kqueue.control([_waking(pipe[0])], 0, 0)
+            self.ends = [os.fstat(fd) for fd in pipe]
         except BaseException:
             kqueue.close()
+            for fd in pipe:
+                os.close(fd)
             raise
-        self.kqueue = kqueue
-        os.set_blocking(self.waker, False)
-        os.set_blocking(self.bell, False)
-        self._touch()
+        self.kqueue, self.poll = kqueue, kqueue.control
+        self.waker, self.bell = pipe
         self.bells.add(self.waker)
 
+    def _numbers(self) -> tuple[int, ...]:
+        return self.kqueue.fileno(), self.waker, self.bell
+
     def _reopen(self) -> None:
-        old, waker = self.kqueue, self.waker
+        old = self.kqueue
+        self.bells.discard(self.waker)  # before there is a new one, which may have the same number
         self._open()
-        self.bells.discard(waker)
         strays.append(old)
 
     def _control(self, fd: int, filter_: int, flags: int) -> None:
@@ -59,7 +71,7 @@ class KqueuePoller(Poller):
                 raise
 
     def _touch(self) -> None:
-        self._control(self.waker, select.KQ_FILTER_READ, select.KQ_EV_ADD | select.KQ_EV_CLEAR)  # type: ignore[attr-defined]
+        self.kqueue.control([_waking(self.waker)], 0, 0)
 
     def _unregister(self, fd: int) -> None:
         for filter_ in (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE):  # type: ignore[attr-defined]
@@ -71,11 +83,11 @@ class KqueuePoller(Poller):
     def fetch(self, timeout: float) -> list[Any]:
         # Not longer than systems take it; the machine then just looks, and sleeps again.
         try:
-            return self.kqueue.control(None, MOST, None if timeout < 0 else min(timeout, 2e6))
+            return self.poll(None, MOST, None if timeout < 0 else min(timeout, 2e6))
         except OSError as exc:
             if exc.errno not in GONE:
                 raise
-        return self._renew()
+        return self._fetch_anew()
 
     def fire(self, events: list[Any]) -> None:
         for event in events:
@@ -105,8 +117,9 @@ class KqueuePoller(Poller):
             self.kqueue.close()
         except OSError:
             pass  # in the child of a fork, which does not inherit it
-        for fd in (self.waker, self.bell):
+        for fd, end in zip((self.waker, self.bell), self.ends):
             try:
-                os.close(fd)
+                if os.path.samestat(os.fstat(fd), end):  # else it is somebody else's by now
+                    os.close(fd)
             except OSError:
                 pass  # other code has closed it

@@ -11,7 +11,8 @@ each waiter one try and loses nothing.
 Numbers closed by other code.  Who closes a number twice may close ours.  An epoll that a thread sleeps in goes on until
 that sleep ends, so: whoever finds a number gone rings with what is left (`_ring_anew`), and the machine's next fetch makes
 a new pair, registers every descriptor with it, and treats all as ready (`_renew`).  What is left of the old pair stays
-open, for it may be somebody else's by now.
+open, for it may be somebody else's by now.  A descriptor with one of our own numbers proves that this was closed: then we
+renew at once (`_enlist`), for to register it would have the next wake-up touch the descriptor, and look like a success.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ GONE = (errno.EBADF, errno.EINVAL)  # what a call says of a number that has been
 strays: list[Any] = []  # objects whose number may be somebody else's: to drop one would close that
 
 
+def poll_gone(*_: Any) -> list[Any]:
+    """Stands for the system's call while we know that our numbers are gone."""
+    raise OSError(errno.EBADF, "the poller's descriptors were closed by other code")
+
+
 class Poller:
     """The common part."""
 
@@ -41,6 +47,7 @@ class Poller:
         self.descriptors: dict[int, Any] = {}
         self.bells: set[int] = set()
         self.told = False
+        self.poll: Any = poll_gone
 
     def add(self, descriptor: Any) -> None:
         """Register; called by the poller's own machine.  Raises DescriptorClosed if it is closed meanwhile."""
@@ -49,6 +56,9 @@ class Poller:
             old = self.descriptors.get(fd)
             self.descriptors[fd] = descriptor
             descriptor.pollers.append(self)
+            if old is not None and old is not descriptor:
+                # The number was closed behind our back, by other code, and given out again.
+                old.close()
             try:
                 self._enlist(fd)
             except BaseException as exc:
@@ -61,9 +71,6 @@ class Poller:
                         "read it through gort.open or gort.blocking",
                     ) from None
                 raise
-        if old is not None and old is not descriptor:
-            # The number was closed behind our back, by other code, and given out again.
-            old.close()
         if descriptor.closed:  # by another thread, which may have looked at `pollers` before we were in there
             self.remove(descriptor)
 
@@ -86,13 +93,16 @@ class Poller:
 
     def _enlist(self, fd: int) -> None:
         """`_register`; and if it turns out that our own numbers are gone, with new ones."""
-        try:
-            self._register(fd)
-        except OSError as exc:
-            if exc.errno not in GONE or not self._is_gone(fd):
-                raise
-            self._renew()
+        if fd not in self._numbers():
+            try:
+                self._register(fd)
+                return
+            except OSError as exc:
+                if exc.errno not in GONE or not self._is_gone(fd):
+                    raise
+        if self._renew():
             self._register(fd)  # once more, to hear what is wrong with this one
+        # Else the next fetch tries again, and what we wait for is registered then.
 
     def _is_gone(self, fd: int) -> bool:
         """A call with our number and fd has failed: because of ours?"""
@@ -145,20 +155,27 @@ class Poller:
         """The events there are; wait for one up to so many seconds (0: do not, -1: without end)."""
         raise NotImplementedError
 
-    def _renew(self) -> list[Any]:
-        """Other code has closed our numbers: get new ones.  By the poller's own machine."""
-        self.lost = True
-        try:
-            with self.lock:
-                self._reopen()
-                for fd in (*self.bells, *self.descriptors):
-                    try:
-                        self._register(fd)
-                    except OSError:
-                        pass  # closed too: who uses it is told so when it tries
-        except OSError:
-            time.sleep(PAUSE)  # no descriptor left: the next fetch tries again
+    def _fetch_anew(self) -> list[Any]:
+        """A `fetch` that has found out that our numbers are gone."""
+        if not self._renew():
+            time.sleep(PAUSE)
         return []
+
+    def _renew(self) -> bool:
+        """Other code has closed our numbers: get new ones.  By the poller's own machine.  False: there are none now."""
+        self.lost = True
+        with self.lock:
+            self.poll = poll_gone  # if there are none, the next fetch tries again
+            try:
+                self._reopen()
+            except OSError:
+                return False
+            for fd in (*self.bells, *self.descriptors):
+                try:
+                    self._register(fd)
+                except OSError:
+                    pass  # closed too: who uses it is told so when it tries
+            return True
 
     def _cannot_wake(self, fds: str) -> None:
         if not self.told:
@@ -172,7 +189,12 @@ class Poller:
             except Exception:
                 pass  # there is no stderr any more
 
+    def _numbers(self) -> tuple[int, ...]:
+        """Our own."""
+        raise NotImplementedError
+
     def _reopen(self) -> None:
+        """Get new numbers, and `poll`.  Raises OSError if there are none."""
         raise NotImplementedError
 
     def fire(self, events: list[Any]) -> None:
