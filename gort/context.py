@@ -19,49 +19,28 @@ started inside it: they may put their own work under it, with ``with current():`
 
 What differs from Go: `cancel` is a method, but only of what `with_cancel` and its like return (`CancelContext`), so a
 function that is given a `Context` is given no way to end it; deadlines are times of ``time.monotonic``; one need not
-call cancel to release anything, see next.
+call cancel to release anything (books.py).
 
-Books.  A context that nobody listens to costs nothing: it has no timer, and its parent does not know of it; whether
-it has ended is seen when it is asked (`_look`).  Listeners are a ``with`` block until it is left, an `after_func` until
-it is stopped, a `done` channel for good (who waits at it sees to the time first: `_Done.prepare`), and a child that has
-listeners itself.  With its first listener a context
-enters its parent's books, with its last it leaves them (`_listen`, `_unlisten`).  As long as it has any, a timer rings
-at its deadline: one in each runtime that listens, for a runtime may end, and a context be used in the next.  So whoever
-is listened to is held by whatever can end it, and nothing else is held by anybody.
-
-Invariants, under the tree's lock.
-- A context is in its parent's listeners if and only if it has listeners itself and has not ended.
-- One that has ended has no listeners and no timer.
-- Of two reasons the earlier one counts: before it is cancelled, a context looks whether its deadline is over, and a
-  parent's deadline is looked at before a child's.
-
-The listeners are told after the lock has been given back: a parent's before its children's, so that of two nested
-blocks, one under the parent, one under the child, the outer one is left.  Each listener is told once, by whoever took
-it out of the books.  That order decides every race: a listener that comes later finds the context ended; one that
-leaves earlier is not told; one that leaves while it is being told has to bear it (a `Scope` that has been left takes no
-cancellation).
+How an end reaches all whom it concerns is in books.py.
 
 Refused: a `ctx=` for every operation beside its `timeout=` (two ways, and the body of a third-party function has
-neither); parents that hold children weakly (then a context with only its `done` channel in use would be collected and
-never end); one lock for all contexts (trees have nothing to do with each other: each has its own).
+neither).
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from sys import _getframe
 from time import monotonic
 from typing import Any, Self
-from weakref import WeakSet
 
+from .books import Books, End, new_lock, tell
 from .cancel import leave
 from .chan import Chan
-from .errors import ChannelClosed, GortError, RuntimeClosed
+from .errors import ChannelClosed, ContextCancelled, DeadlineExceeded, GortError, RuntimeClosed
 from .runtime import instance
 from .runtime.carrier import current as _current_goroutine
-from .runtime.fork import free, in_child
 from .runtime.goroutine import Goroutine
 from .runtime.scope import Scope
 from .runtime.scope import owner as scope_owner
@@ -85,36 +64,6 @@ __all__ = [
 ]
 
 
-class ContextCancelled(GortError):
-    """A context has ended: the block under it was left early.  `cause` is the exception given to `cancel`, or None."""
-
-    def __init__(self, message: str = "the context was cancelled", cause: BaseException | None = None) -> None:
-        super().__init__(message)
-        self.cause = cause
-
-
-class DeadlineExceeded(ContextCancelled, TimeoutError):
-    """A context has ended because its deadline was over."""
-
-
-class _End:
-    """When and why a context ended; shared by all that ended with it."""
-
-    __slots__ = ("cause", "kind", "message", "when")
-
-    def __init__(self, kind: type[ContextCancelled], message: str, cause: BaseException | None, when: float) -> None:
-        self.kind = kind
-        self.message = message
-        self.cause = cause
-        self.when = when
-
-    def error(self) -> ContextCancelled:
-        """A new exception each time: it is raised in several goroutines, each with a traceback of its own."""
-        error = self.kind(self.message, self.cause)
-        error.__cause__ = self.cause
-        return error
-
-
 class _Within(Scope):
     """One ``with ctx:``.  A listener: `tell` is called once, when the context ends."""
 
@@ -122,9 +71,9 @@ class _Within(Scope):
 
     before: Context
     ctx: Context
-    end: _End
+    end: End
 
-    def tell(self, end: _End, here: bool = False) -> None:
+    def tell(self, end: End, here: bool = False) -> None:
         self.end = end
         self.cancel(end.message, here)
 
@@ -158,7 +107,7 @@ class _Done(Chan[Any]):
         if not self._closed and self.ctx._look() is None:
             self.ctx._keep_time()
 
-    def tell(self, _end: _End) -> None:
+    def tell(self, _end: End) -> None:
         try:
             self.close()
         except ChannelClosed:
@@ -174,7 +123,7 @@ class _Later:
         self.g = g
         self.sched = _scheduler()
 
-    def tell(self, _end: _End) -> None:
+    def tell(self, _end: End) -> None:
         try:
             instance.launch(self.g, self.sched)
         except RuntimeClosed:
@@ -188,22 +137,6 @@ def _scheduler() -> Any:
 
 
 _NO_KEY: Any = object()
-_locks: WeakSet[Any] = WeakSet()  # of all trees
-
-
-def _new_lock() -> Any:
-    lock = threading.RLock()
-    _locks.add(lock)  # 0.4 us, and only the root of a tree pays it
-    return lock
-
-
-def _in_child() -> None:
-    """After a fork: whoever held a tree's lock has stayed behind, if it was not the one that forked."""
-    for lock in list(_locks):
-        free(lock)
-
-
-in_child(_in_child)
 
 
 class Context:
@@ -298,7 +231,7 @@ class Context:
         return f"<Context {'.'.join(reversed(names))}{'' if end is None else f': {end.message}'}>"
 
 
-class CancelContext(Context):
+class CancelContext(Books, Context):
     """A context that can be ended: see `with_cancel`."""
 
     __slots__ = ("_above", "_cause", "_deadline", "_done", "_end", "_listeners", "_lock", "_timers")
@@ -307,10 +240,10 @@ class CancelContext(Context):
         above = parent._source
         super().__init__(parent, self, what)
         self._above = above  # whose end ends this one
-        self._lock: Any = above._lock if above is not None else _new_lock()  # the tree's
+        self._lock: Any = above._lock if above is not None else new_lock()  # the tree's
         self._deadline: float = when if above is None else min(when, above._deadline)
         self._cause = cause  # of the deadline
-        self._end: _End | None = None
+        self._end: End | None = None
         self._listeners: dict[Any, None] = {}
         self._timers: dict[Any, list[Any]] = {}  # by the scheduler that each is planned in
         self._done: _Done | None = None
@@ -323,140 +256,14 @@ class CancelContext(Context):
         """
         _check_cause(cause)
         message = "the context was cancelled" if cause is None else f"the context was cancelled: {_text(cause)}"
-        end = _End(ContextCancelled, message, cause, monotonic())
+        end = End(ContextCancelled, message, cause, monotonic())
         told: list[Any] = []
         with self._lock:
             first = self._due(told) is None
             if first:
                 self._finish(end, told)
-        _tell(told)
+        tell(told)
         return first
-
-    # -- inside; `told` collects (listener, end) for after the lock -------------------------------------------------
-
-    def _look(self) -> _End | None:
-        """How it ended, or None: also if nobody has noticed yet that its deadline is over."""
-        if self._end is not None:
-            return self._end
-        told: list[Any] = []
-        with self._lock:
-            end = self._due(told)
-        _tell(told)
-        return end
-
-    def _due(self, told: list[Any]) -> _End | None:
-        """Take note of what is over: its own deadline, its ancestors' and their ends.  Under the lock."""
-        line = []
-        ctx: CancelContext | None = self
-        while ctx is not None and ctx._end is None:
-            line.append(ctx)
-            ctx = ctx._above
-        end = None if ctx is None else ctx._end
-        now = -INFINITY if self._deadline == INFINITY else monotonic()
-        for ctx in reversed(line):
-            if ctx._end is None and (end is not None or ctx._deadline <= now):
-                ctx._finish(end, told)
-            end = ctx._end
-        return end
-
-    def _finish(self, end: _End | None, told: list[Any]) -> None:
-        """It ends (None: because its deadline is over), and every descendant in the books.  Under the lock."""
-        if self._above is not None:
-            self._above._unlisten(self)
-        family = [(self, end)]
-        for ctx, end in family:  # grows: parents before their children
-            if end is None or ctx._deadline < end.when:
-                end = _End(DeadlineExceeded, "the context's deadline is over", ctx._cause, ctx._deadline)
-            ctx._end = end
-            ctx._stop_timers()
-            listeners, ctx._listeners = ctx._listeners, {}
-            for listener in listeners:
-                if isinstance(listener, CancelContext):
-                    family.append((listener, end))
-                else:
-                    told.append((listener, end))
-
-    def _listen(self, listener: Any) -> _End | None:
-        """Have the listener told of the end; if that is over already, return it instead."""
-        told: list[Any] = []
-        with self._lock:
-            end = self._due(told)
-            if end is None:
-                self._enlist(listener)
-                # The lock keeps out other threads, but not a signal handler on this one, which may have come after the
-                # first look.
-                end = self._due(told)
-                if end is not None:
-                    self._unlisten(listener)
-                    told = [(other, why) for other, why in told if other is not listener]
-        _tell(told)
-        if end is None:
-            try:
-                self._keep_time()
-            except BaseException:
-                self._unlisten(listener)
-                raise
-        return end
-
-    def _enlist(self, listener: Any) -> None:
-        ctx: CancelContext | None = self
-        while ctx is not None:
-            ctx._listeners[listener] = None
-            if len(ctx._listeners) > 1:
-                return  # it is in its parent's books already
-            listener, ctx = ctx, ctx._above
-
-    def _keep_time(self) -> None:
-        """See to it that the caller's scheduler rings when a deadline is over, as long as anybody listens."""
-        if self._deadline == INFINITY:
-            return
-        sched = instance.timers_home()
-        timers: list[tuple[CancelContext, list[Any]]] = []
-        with self._lock:
-            ctx: CancelContext | None = self
-            while ctx is not None:
-                above = ctx._above
-                # One that ends no earlier than its parent needs no timer of its own.
-                own = ctx._deadline != INFINITY and (above is None or ctx._deadline < above._deadline)
-                if own and ctx._listeners and sched not in ctx._timers:
-                    for other in [other for other in ctx._timers if other.closed]:
-                        del ctx._timers[other]
-                    entry: list[Any] = [ctx, None, None]
-                    ctx._timers[sched] = entry
-                    timers.append((ctx, entry))
-                ctx = above
-        try:
-            for owner, timer in timers:  # not under the lock: this may start a thread
-                sched.add_timer(owner._deadline, timer, _ring)
-                if timer[0] is None:  # stopped before it was planned
-                    timer[2].dead += 1
-        except BaseException:
-            with self._lock:
-                for owner, timer in timers:
-                    if owner._timers.get(sched) is timer:
-                        del owner._timers[sched]
-            raise
-
-    def _unlisten(self, listener: Any) -> bool:
-        """Take a listener out of the books; was it there?"""
-        found = False
-        with self._lock:
-            ctx: CancelContext | None = self
-            while ctx is not None and ctx._listeners.pop(listener, ctx) is None:
-                found = True
-                if ctx._listeners:
-                    break
-                ctx._stop_timers()
-                listener, ctx = ctx, ctx._above
-        return found
-
-    def _stop_timers(self) -> None:
-        timers, self._timers = self._timers, {}
-        for timer in timers.values():
-            if timer[0] is not None:
-                timer[0] = None
-                if timer[2] is not None:
-                    timer[2].dead += 1
 
     def _done_channel(self) -> Chan[Any]:
         with self._lock:
@@ -474,19 +281,6 @@ class CancelContext(Context):
             if end is not None:
                 done.tell(end)
         return done
-
-
-def _ring(timer: list[Any]) -> None:
-    """A deadline is over.  In a hub, so it must not wait; whoever looks, sees it, and this looks."""
-    ctx = timer[0]
-    if ctx is not None:
-        timer[0] = None
-        ctx._look()
-
-
-def _tell(told: list[Any]) -> None:
-    for listener, end in told:
-        listener.tell(end)
 
 
 _background = Context(None, None, "background")

@@ -13,6 +13,8 @@ from typing import Any
 __all__ = [
     "Cancelled",
     "ChannelClosed",
+    "ContextCancelled",
+    "DeadlineExceeded",
     "Deadlock",
     "GoroutineCancelled",
     "GortError",
@@ -28,6 +30,18 @@ class GortError(Exception):
 
 class ChannelClosed(GortError):
     """A channel is closed: nothing more comes out of it, or nothing may be sent, or it was closed twice."""
+
+
+class ContextCancelled(GortError):
+    """A context has ended: the block under it was left early.  `cause` is the exception given to `cancel`, or None."""
+
+    def __init__(self, message: str = "the context was cancelled", cause: BaseException | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class DeadlineExceeded(ContextCancelled, TimeoutError):
+    """A context has ended because its deadline was over."""
 
 
 class Deadlock(GortError):
