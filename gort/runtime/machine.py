@@ -5,11 +5,11 @@ switch to it is cheap) runs only when there is nothing ready, and every 10 ms at
 of the ready queue.  All that is rare happens here: timers, cancellations, throwing, the global queue, stealing,
 giving the P away, sleeping.
 
-The order of a look for work (Machine._loop), as in Go's findRunnable: what has to be thrown or cancelled; due timers;
-a poll that does not wait;
-a batch from the GRQ (the hub runs rarely, so this starves nobody, and a busy machine does not starve the GRQ); the LRQ;
-the own ready queue, where the LRQ's turn stands too; stealing half of another P's LRQ, beginning at a random P; a bounded spin; give up the P; look at everything once
-more; sleep until the first timer of the P just given up.
+The order of a look for work (Machine._loop), as in Go's findRunnable: what has to be thrown or cancelled; due timers; a
+poll that does not wait; a batch from the GRQ (the hub runs rarely, so this starves nobody, and a busy machine does not
+starve the GRQ); the LRQ; the own ready queue, where the LRQ's turn stands too; stealing half of another P's LRQ, beginning
+at a random P; a bounded spin; give up the P; look at everything once more; sleep until the first timer of the P just given
+up.
 
 Sleeping.  `asleep` is stored True, *then* everything is looked at once more, and only then the thread blocks on
 `note` (a binary semaphore: an OS lock).  Whoever has work for this machine first leaves it where that last look
@@ -20,6 +20,9 @@ The P.  A machine gives its P to the scheduler before it sleeps, and remembers i
 of its own started goroutines is ready, or because a timer of that P is due, it takes that P back if it is still idle,
 else any idle one, else it queues for one (Scheduler.acquire_p), and those who hold one give way within a slice.
 If it was woken to run fresh work, a P has been put into `next` for it.
+
+Its parts in files of their own: its carriers (crew.py), exceptions from outside (delivery.py), and what is left of the
+loop when it runs a goroutine apart (alongside.py).
 """
 
 from __future__ import annotations
@@ -32,26 +35,25 @@ from typing import Any
 from ..errors import Cancelled
 from . import overdue, stealing, surplus
 from .ages import EVERY, Ages
-from .carrier import TURN, Carrier, carry
+from .alongside import Alongside
+from .carrier import Carrier
 from .carrying import Carrying
 from .closing import may_end, next_wave
+from .crew import KEEP, Crew
 from .delivery import Delivery
 from .goroutine import ENDS, FREE_THREADED, Goroutine
 from .handlers import raised_by_handler
-from .handoff import LIVELY, NEVER, STILL, Clock, Watch, key_of, ran_apart
+from .handoff import NEVER, Clock, Watch
 from .poller import Poller
-from .processor import Processor
+from .processor import SLICE, Processor
 from .timers import INFINITY
 from .wait import FOREVER, Hub
 
-KEEP = 4096  # idle carriers that a machine keeps for good: 30 MB
-HOLD = 1.5e-3  # seconds: sysmon sees in 0.3 ms what waits, and the first thread of a P needs 0.7 ms to come
 DOUBT = 10e-3  # seconds
 MOST_DOUBT = 5.0
-SLICE = 10e-3  # seconds that a goroutine may run, and a machine may keep a P, while others wait
 
 
-class Machine(Delivery):
+class Machine(Delivery, Crew, Alongside):
     """M."""
 
     __slots__ = (
@@ -138,23 +140,6 @@ class Machine(Delivery):
         if self.asleep:
             self.wake()
 
-    def live(self) -> int:
-        """How many of its carriers are in use: those of goroutines, and one in which a finalizer waits between two."""
-        return max(0, len(self.carriers) - len(self.free) - (self.starter is not None and self.starter is not self.maker))
-
-    def goroutines(self) -> int:
-        """How many started goroutines it has.  From any thread.
-
-        Without a GIL not by the carriers in use: one whose goroutine has ended is for a while on its way to the next one
-        or to the idle ones, and whoever has joined that goroutine must not find it among the living.  (`ended` is read
-        first: what ends after that still lived when we were asked.)  With a GIL a counter would cost each goroutine 20 ns,
-        and nobody else runs during those few instructions, unless the interpreter switches threads in the middle of them.
-        """
-        if not FREE_THREADED:
-            return self.live()
-        ended = self.ended
-        return max(0, self.started - ended)
-
     # -- on its own thread --------------------------------------------------------------------------------------
 
     def equip(self) -> None:
@@ -174,114 +159,11 @@ class Machine(Delivery):
         if self.apart is None:  # else it has no fresh goroutines to start, and may never have
             self.make_maker()
 
-    def make_maker(self) -> Hub:
-        self.maker = Hub(self.make, self.hub)
-        self.maker.m = self
-        return self.maker
-
     def main(self) -> None:
         """The body of a machine's thread."""
         self.attach()
         self.sched.attached(self)
         self.hub.switch()
-
-    def new_carrier(self) -> Carrier:
-        carrier = Carrier(carry, self.hub)
-        carrier.m = self
-        carrier.ready = self.ready
-        carrier.g = carrier.inner = carrier.pending = carrier.wait = None
-        carrier.seq = 0
-        self.carriers.add(carrier)
-        return carrier
-
-    def holds(self) -> bool:
-        """Leave what stands in the LRQ to the machine of an idle P?  See carrier.py."""
-        p = self.p
-        if p is None or not p.lrq:
-            return False
-        ready = self.ready
-        w = ready[0]
-        if w is self.hub and len(ready) > 1:  # a probe of sysmon's
-            w = ready[1]
-        if getattr(w, "wait", None) is None:
-            return False  # it has given way (`gosched`): then it is the turn of the fresh ones
-        now = monotonic()
-        if stealing.is_patient(p, now):
-            return False
-        if now - self.held >= SLICE:
-            if not self.sched.idle:
-                return False
-            self.held = now
-        return now - self.held < HOLD  # also while no P is idle any more: its machine is on the way
-
-    def trim(self) -> None:
-        """End some of the idle carriers too many: 0.2 ms of work.  By the hub, to which each of them returns."""
-        for _ in range(min(len(self.free) - KEEP, 32)):
-            self.trims = carrier = self.free.pop()
-            self.carriers.discard(carrier)
-            carrier.switch()
-        self.trims = None
-
-    def recover(self) -> None:
-        """A signal handler has raised between any two instructions of ours: put things right.  By the hub."""
-        self.trims = None
-        self.carriers = {carrier for carrier in self.carriers if not carrier.dead}
-        self.ended = self.started - sum(carrier.g is not None for carrier in self.carriers)
-        self.moves += self.moves & 1
-        # Those without a goroutine that are not there were on their way from or to it.
-        self.free = [carrier for carrier in self.carriers if carrier.g is None and carrier is not self.starter]
-        if self.maker is not None and self.maker.dead:
-            self.make_maker()
-        for _ in range(len(self.ready)):
-            w = self.ready.popleft()
-            if not w.dead:
-                self.ready.append(w)
-        # One that had given way, and was just taken to go on.  (One that was woken cannot be told from one that another
-        # thread is about to put there.)
-        there = {id(w) for w in self.ready} | {id(w) for w, _ in self.throws}
-        for carrier in self.carriers:
-            if carrier.g is not None and carrier.wait is None and carrier.inner is None and id(carrier) not in there:
-                self.ready.append(carrier)
-        if self.starter is not None and (self.starter.dead or self.starter not in self.ready):
-            self.starter = None
-
-    def queue_starter(self) -> None:
-        """Give the LRQ its place in the ready queue."""
-        self.starter = starter = self.free.pop() if self.free else self.maker
-        self.ready.append(starter)
-
-    def take_rarely(self, n: int) -> Goroutine[Any] | None:
-        """The 61st time, or without a P: the GRQ first, so that a busy LRQ does not starve it.  Stores n in `started`."""
-        p = self.p
-        if p is None:
-            if self.solo is not None:
-                self.started = n
-            g, self.solo = self.solo, None
-            return g
-        for queue in (self.sched.grq, p.lrq):
-            if queue:
-                self.started = n
-                try:
-                    return queue.popleft()
-                except IndexError:
-                    self.started = n - 1
-        return None
-
-    def make(self) -> None:
-        """The maker: the LRQ's turn has come when there was no idle carrier to stand there (see carrier.py)."""
-        while self.alive:
-            self.starter = None
-            p = self.p
-            if FREE_THREADED and self.ready and self.holds():
-                self.starter = self.maker
-                self.ready.append(self.maker)
-                self.ready.popleft().switch()
-                continue
-            rare = self.throws or self.probed or self.mail or not self.started % TURN
-            if rare or p is None or not p.lrq:
-                self.hub.switch()
-            else:
-                (self.free.pop() if self.free else self.new_carrier()).switch()
 
     def loop(self) -> None:
         """The hub."""
@@ -449,63 +331,6 @@ class Machine(Delivery):
             self.wakes += 1
         return sched.acquire_p(self)
 
-    def run_apart(self, g: Goroutine[Any]) -> None:
-        """Our next goroutine, and the only one until it ends: see handoff.py.  On our thread, or while that is not awake."""
-        self.solo = g
-        self.goes_apart(g)
-
-    def goes_apart(self, g: Goroutine[Any]) -> None:
-        self.apart = key_of(g.fn)
-        self.blocked = False
-        self.since = monotonic()
-        self.judged = self.parked + LIVELY
-
-    def judge_apart(self) -> None:
-        """The goroutine that we ran apart has ended: did it block?"""
-        sched = self.sched
-        seen = self.watch.at - self.since >= STILL  # sysmon would have noticed
-        if self.blocked or (self.judged != NEVER and (seen or monotonic() - self.since < STILL)):
-            ran_apart(sched, self.apart, self.blocked)
-
-    def _step_apart(self) -> None:
-        """What is left of the loop while we run a goroutine apart, without a P."""
-        sched = self.sched
-        if self.poller is not None:
-            self.poller.fire(self.poller.fetch(0))
-        if self.solo is not None:
-            (self.free.pop() if self.free else self.new_carrier()).switch()
-        elif self.ready:
-            self.ready.popleft().switch()
-        elif not self.live():
-            self.judge_apart()
-            try:
-                self.run_apart(sched.backlog.popleft())
-                return
-            except IndexError:
-                self.apart = None
-            if self.maker is None:
-                self.make_maker()
-        else:
-            self.ages.note(monotonic(), self.parked)
-            if self.parked >= self.judged:
-                self.judged = NEVER
-                if not self.blocked:  # a server's handler, say, that may live for days: it counts now, not at its end
-                    ran_apart(sched, self.apart, False)
-            with sched.lock:
-                self.asleep = True
-                sched.apart_asleep[self] = None
-            # As in `_sleep`: what is left for us after this line comes with a wake-up.
-            try:
-                self.ready.appendleft(self.ready.popleft())
-            except IndexError:
-                if not (self.mail or self.throws):
-                    self.doze(-1)
-                    self.wakes += 1
-            with sched.lock:
-                self.asleep = False
-                sched.apart_asleep.pop(self, None)
-                sched.sysmon.busy()
-
     def doze(self, timeout: float) -> None:
         """Sleep until `wake`, or for so many seconds (-1: without end); it may end early.
 
@@ -534,16 +359,7 @@ class Machine(Delivery):
         self.alive = False
         self.sched.detach(self)
         overdue.clear(self)
-        if self.starter is not None and self.starter is not self.maker:
-            self.free.append(self.starter)
-        self.starter = None
-        if self.maker:  # started, so suspended in its loop: it sees that we are not alive, and returns
-            self.maker.switch()
-        while self.free:
-            carrier = self.free.pop()
-            self.carriers.discard(carrier)
-            if carrier:  # likewise
-                carrier.switch()
+        self.pay_off()
         self.ready.clear()
         if self.poller is not None:
             self.poller.close()

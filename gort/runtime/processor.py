@@ -20,6 +20,8 @@ from typing import Any
 from .goroutine import Goroutine
 from .timers import TimerHeap
 
+SLICE = 10e-3  # seconds that a goroutine may run, and a machine may keep a P, while others wait
+
 
 class Processor:
     """P."""

@@ -31,7 +31,7 @@ from typing import Any
 from . import apart, deadlock, gilshare, handoff, overdue, stealing
 from .carrier import carry
 from .goroutine import FREE_THREADED
-from .machine import SLICE
+from .processor import SLICE
 from .stats import trace_line
 from .timers import INFINITY
 
