@@ -1,9 +1,9 @@
 """The scheduler: what the machines of one runtime share.
 
 The idea.  Machines run on their own as long as they have work (carrier.py, machine.py).  They come here for what
-needs more than one of them: Ps and who holds them, sleeping machines, the global run queue, timers (here); stealing
-(stealing.py), machines too many (surplus.py) and the end (closing.py).  All of that is under one lock, because all of it
-is rare.
+needs more than one of them: Ps and who holds them, sleeping machines, the global run queue (here); timers (keeping.py),
+threads (manning.py), stealing (stealing.py), machines too many (surplus.py) and the end (closing.py).  All of that is
+under one lock, because all of it is rare.
 
 Invariants (under `lock`).
 - Every P of `allp` is held by one machine (p.m), or promised to one (m.next, p.m), or in `idle`.
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -32,20 +31,21 @@ from greenlet import getcurrent
 from ..errors import GortError, RuntimeClosed, ThreadLimit
 from . import deadlock, ending, surplus
 from .blocking import Spares
-from .closing import all_ended, drop_fresh, may_end
+from .closing import drop_fresh, may_end
 from .departure import Departures
 from .goroutine import Goroutine
 from .guard import enter, held
+from .keeping import Keeping
 from .machine import Machine
+from .manning import Manning
 from .processor import Processor
 from .report import report
 from .sysmon import Sysmon
-from .thread import start_light
-from .timers import INFINITY, deadline, expire
+from .timers import INFINITY
 from .wait import carrier
 
 
-class Scheduler:
+class Scheduler(Manning, Keeping):
     """The shared state of one runtime."""
 
     def __init__(self, procs: int, max_threads: int) -> None:
@@ -138,20 +138,6 @@ class Scheduler:
             if self.closed and not self.ms:
                 drop_fresh(self)
 
-    def rescue_timers(self, p: Processor) -> None:
-        """A machine put a timer on a P that was taken from it meanwhile, and that may be idle by now."""
-        if not enter(self.lock):
-            self.sysmon.poke()
-            return
-        try:
-            if p.m is None:
-                if p in self.idle:
-                    self._wake_keeper(p)
-                elif p.dead:  # gomaxprocs took it out of use in the meantime: `_retire` has been there already
-                    self._retire(p)
-        finally:
-            self.lock.release()
-
     def wake_for_work(self, force: bool = False) -> bool:
         """Wake a machine for fresh work if nobody runs (force: also if somebody does)."""
         if not enter(self.lock):
@@ -201,47 +187,6 @@ class Scheduler:
                 raise ThreadLimit("the system does not allow another thread")
             return False
         return True
-
-    def room_for_thread(self) -> bool:
-        """May another thread be started?"""
-        return self.count_threads() < self.max_threads or self.spares.dismiss_one()
-
-    def count_threads(self) -> int:
-        """Machines, the spare threads of `blocking`, and those of former machines that are about to end."""
-        return len(self.ms) + len(self.spares.all) + len(self.departures)
-
-    def start_thread(self, m: Machine, body: Callable[[], None] | None = None) -> bool:
-        """Start a new machine's thread; False if the system gives no more.  Under the lock.
-
-        body: what it calls, if it is to run a goroutine apart.
-        """
-        name = f"gort-M{m.id}"
-        try:
-            if body is not None:
-                m.thread = start_light(body, name)
-                m.ident = m.thread.ident  # (its own thread may never store it: apart.py)
-            else:
-                m.thread = threading.Thread(target=m.main, name=name, daemon=True)
-                m.thread.start()
-        except RuntimeError:
-            del self.ms[m]
-            return False
-        if len(self.threads) > self.many_threads:  # forget those that have ended
-            self.threads = {thread for thread in self.threads if thread.is_alive()}
-            self.many_threads = 2 * len(self.threads) + 16
-        self.threads.add(m.thread)
-        return True
-
-    def new_machine(self) -> Machine:
-        with self.lock:
-            m = Machine(self, self.next_m)
-            self.next_m += 1
-            self.ms[m] = None
-            return m
-
-    def attached(self, m: Machine) -> None:
-        """A new machine's thread is up: take the P it was started for."""
-        self.acquire_p(m)
 
     # -- Ps -----------------------------------------------------------------------------------------------------
 
@@ -300,10 +245,6 @@ class Scheduler:
             if p.lrq or (p.keeper is None and p.timers.heap and p.timers.next() != INFINITY):
                 return p
         return None
-
-    def wants_thread(self) -> bool:
-        """Is there anything that may have found no thread?  Under the lock."""
-        return bool(self.backlog or self.grq or self._forsaken())
 
     def serve(self) -> None:
         """By sysmon, when every P is idle: give what found no thread to one, if there is one by now.
@@ -421,78 +362,6 @@ class Scheduler:
                 else:
                     self.idle.insert(0, p)
             return before
-
-    # -- timers -------------------------------------------------------------------------------------------------
-
-    def add_timer(self, when: float, entry: list[Any], fire: Callable[[list[Any]], None]) -> None:
-        """Plan a timer on the caller's P, or on some P for a caller that has none."""
-        m = getattr(getcurrent(), "m", None)
-        p = m.p if m is not None and m.sched is self else None
-        if p is None:
-            p = self.allp[0]
-        entry[2] = p.timers
-        self.plan(p, when, entry, fire)
-
-    def plan(self, p: Processor, when: float, entry: list[Any], fire: Callable[[list[Any]], None]) -> None:
-        """Plan a timer on this P, whoever holds it."""
-        if p.timers.add(when, entry, fire) and p.m is None:
-            # The P is idle, so its keeper may sleep longer than until this deadline.
-            self.rescue_timers(p)
-
-    def _wake_keeper(self, p: Processor) -> None:
-        if p.keeper in self.idle_ms:
-            p.keeper.wake()
-        else:
-            self._assign(p)
-
-    def stop_keeping(self, m: Machine, heir: Processor | None) -> None:
-        """m will not sleep for the timers of the P that it let go of last: it has another (the heir), or ends.
-
-        Under the lock.  Who plans a timer on that P later finds it without a keeper (`plan`).
-        """
-        p = m.last
-        if p is None or p.keeper is not m or p.m is not None:
-            return
-        p.keeper = None
-        if heir is not None:
-            heir.timers.take_all(p.timers)
-        elif p in self.idle and p.timers.next() != INFINITY and self.ms:
-            self._assign(p)
-
-    def timeout_after(self, seconds: float, ticket: list[Any], error: Callable[[], BaseException]) -> list[Any] | None:
-        """Have a ticket withdrawn, and error() thrown at its waiter, if it is still waiting by then.
-
-        None if that will never be: a timer that never rings would hide a deadlock.
-        """
-        when = deadline(seconds)
-        if when == INFINITY:
-            return None
-        entry = [ticket, error, None]
-        self.add_timer(when, entry, expire)
-        return entry
-
-    def detach(self, m: Machine) -> None:
-        """A machine ends."""
-        with self.lock:
-            p = m.p or m.next
-            m.next = None
-            self.idle_ms.pop(m, None)
-            if m in self.waiting_for_p:
-                self.waiting_for_p.remove(m)
-            self.ms.pop(m, None)
-            self.stop_keeping(m, None)
-            if p is not None:
-                m.last = None
-                p.keeper = None
-                self.leave(m, p)
-            self.away.pop(m, None)
-            last = not self.ms and (self.closing or m.thread is None)  # else others will be started, when there is work
-            if self.reports and not last:
-                next((m for m in self.ms if m.hub is not None), m).nudge()
-            if self.wants_thread():
-                self.sysmon.wake()  # there is one less
-        if last:
-            all_ended(self)
 
     # -- reports ------------------------------------------------------------------------------------------------
 
