@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import socket
 import threading
@@ -19,10 +20,15 @@ HOSTS = ["127.0.0.1", "::1"] if socket.has_dualstack_ipv6() else ["127.0.0.1"]
 
 
 def unused_port() -> int:
-    """A port of 127.0.0.1 at which nobody listens, for the moment."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port of 127.0.0.1 at which nobody listens, and that the system gives to nobody: it lies below those."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 30_000)  # no seed: two suites may run side by side
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass  # taken
 
 
 def link_local() -> str:
