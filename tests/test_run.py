@@ -635,6 +635,38 @@ def test_repeated_ctrl_c_goes_through_a_shield(block: str) -> None:
     assert f"in {block}" in done.stderr
 
 
+@pytest.mark.parametrize("shielded", [False, True])
+def test_repeated_ctrl_c_leaves_a_blocking_call_behind(shielded: bool) -> None:
+    """Broken: a program whose main is in a call that never ends can only be killed; or main cannot clean up then."""
+    block = "gort.shield()" if shielded else "gort.Group()"
+    done = interrupted(
+        f"""
+        def call():
+            print("ready")
+            threading.Event().wait()
+        def watch(handler, last=None):
+            while True:
+                if handler.last is not last:
+                    last = handler.last
+                    print("seen")
+                time.sleep(0.001)
+        def main():
+            threading.Thread(target=watch, args=[signal.getsignal(signal.SIGINT)], daemon=True).start()
+            try:
+                with {block}:
+                    gort.blocking(call)
+            finally:
+                sleep(0.001)
+                print("cleaned", gort.blocking(abs, -5))
+        run(main, procs=1)
+        """,
+        "ready",
+        "seen",
+    )
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert "cleaned 5" in done.stdout and "in main" in done.stderr
+
+
 @pytest.mark.parametrize("waits", ["sleep(1000)", "gort.blocking(time.sleep, 1000)", "gort.Event().wait()"])
 def test_ctrl_c_on_a_plain_thread_beside_a_runtime(waits: str) -> None:
     """Broken: the main thread, a plain one beside the background runtime, cannot be interrupted in a wait of gort's."""

@@ -11,6 +11,9 @@ Cancelling.  A call under way cannot be stopped.  The goroutine therefore waits 
 meanwhile, gets the result (an open file, say, which it can then close), and meets the cancellation at its next blocking
 operation.  So nothing that the call opened is ever lost.
 
+Who presses Ctrl-C a second time, because main has not come back from such a call, wants the program to end all the same:
+then main leaves the call behind (`desert`), and what comes of it is thrown away.
+
 The exception are calls whose result nobody need have, and that may take long: name look-ups, and waiting for the end of
 another runtime (`inquire`, `join`).  A goroutine that is cancelled in one goes away at once.  The answer is thrown away when it
 comes; the thread is then free again, and if the end of the program comes first, the end does not wait for it (it is a
@@ -44,39 +47,19 @@ IDLE = 10.0  # seconds after which an idle spare ends
 
 
 class _Call:
-    """The place where a goroutine waits for its call: nobody but the call's end can claim the ticket."""
+    """The place where a goroutine waits for its call: either the call's end claims the ticket, or who deserts it."""
 
-    __slots__ = ("fn",)
+    __slots__ = ("abandoned", "fn", "once")
 
     external = True
 
     def __init__(self, fn: Any) -> None:
         self.fn = fn
-
-    abandoned = False
-
-    def ends(self) -> bool:
-        """The call is over: does its caller still wait for it?"""
-        return True
-
-    def withdraw(self, ticket: Ticket) -> bool:
-        return False
-
-    def reason(self, _ticket: Ticket) -> str:
-        return f"blocking call: {getattr(self.fn, '__qualname__', self.fn)!s}"
-
-
-class _Inquiry(_Call):
-    """The same for a call that may be abandoned: either its end claims the ticket, or who withdraws it."""
-
-    __slots__ = ("abandoned", "once")
-
-    def __init__(self, fn: Any) -> None:
-        super().__init__(fn)
         self.once = [None]  # whoever takes the item out decides; `pop` is atomic
         self.abandoned = False
 
     def ends(self) -> bool:
+        """The call is over: does its caller still wait for it?"""
         try:
             self.once.pop()
             return True
@@ -84,11 +67,26 @@ class _Inquiry(_Call):
             return False
 
     def withdraw(self, ticket: Ticket) -> bool:
+        return False
+
+    def desert(self, ticket: Ticket) -> bool:
+        """`withdraw`, for one who insists."""
         if not self.ends():
             return False
         ticket[0] = None
         self.abandoned = True
         return True
+
+    def reason(self, _ticket: Ticket) -> str:
+        return f"blocking call: {getattr(self.fn, '__qualname__', self.fn)!s}"
+
+
+class _Inquiry(_Call):
+    """The same for a call that may be abandoned by anybody."""
+
+    __slots__ = ()
+
+    withdraw = _Call.desert
 
 
 class _Join(_Inquiry):
@@ -267,8 +265,9 @@ def blocking(fn: Callable[..., T], /, *args: Any, **kw: Any) -> T:
     """Call fn(*args, **kw) on a spare thread while the goroutine parks; return or raise what it does.
 
     For calls that block in a way gort cannot see: a C library, a slow file system.  The call has a copy of the
-    goroutine's context.  A cancellation waits for the end of the call.  On a plain thread it is just a call.  Raises
-    ThreadLimit when GORT_MAXTHREADS calls are under way.  Go: what every system call does by itself.
+    goroutine's context.  A cancellation waits for the end of the call, and so does Ctrl-C; a second one does not.  On a
+    plain thread it is just a call.  Raises ThreadLimit when GORT_MAXTHREADS calls are under way.  Go: what every system
+    call does by itself.
     """
     if not callable(fn):
         raise TypeError(f"blocking needs a function to call, not {type(fn).__name__}")

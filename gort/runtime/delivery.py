@@ -109,6 +109,7 @@ class Delivery:
         if g._value is not PENDING:
             return
         shields = 0
+        insists = hasattr(exc, "insists")  # it was held back once: whoever asks again does not want to wait any longer
         if isinstance(exc, Cancelled):
             scope = exc.scope
             if scope is None:
@@ -119,7 +120,9 @@ class Delivery:
                 return
             else:
                 shields = scope.shields
-        if hasattr(exc, "insists"):  # it was held back once: whoever asks again does not want to wait for the shield
+        if insists:  # not for a shield
+            if carrier.pending is not None and self._throw(carrier, True):
+                return  # nor for a call that blocks, which held the first one back
             g._held = [other for other in getattr(g, "_held", ()) if type(other) is not type(exc)]
             shields = getattr(g, "_shields", 0)
         if getattr(g, "_shields", 0) > shields:  # aimed at something outside a shield that it is in
@@ -128,7 +131,7 @@ class Delivery:
             g._more = [*getattr(g, "_more", ()), exc]
         else:
             carrier.pending = exc
-            if not self._throw(carrier):
+            if not self._throw(carrier, insists):
                 self.undelivered.append(carrier)
 
     def _deliver_all(self) -> None:
@@ -165,15 +168,20 @@ class Delivery:
                 self.undelivered.append(carrier)
                 return
 
-    def _throw(self, carrier: Carrying) -> bool:
-        """Have carrier.pending thrown, if the goroutine is suspended where nothing is lost by that."""
+    def _throw(self, carrier: Carrying, insists: bool = False) -> bool:
+        """Have carrier.pending thrown, if the goroutine is suspended where nothing is lost by that.
+
+        insists: or but what a blocking call will bring.
+        """
         me = getcurrent()
         for w in carrier.stands():
             if w is me or w.dead:
                 continue
             ticket: Ticket | None = w.wait
             if ticket is not None:
-                if ticket[0] is not w or not ticket[2].withdraw(ticket):
+                place = ticket[2]
+                withdraw = getattr(place, "desert", place.withdraw) if insists else place.withdraw
+                if ticket[0] is not w or not withdraw(ticket):
                     continue  # what it waited for has happened: it must be told so
             else:
                 try:

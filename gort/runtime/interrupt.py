@@ -9,7 +9,8 @@ While `run` runs on the main thread (`Interrupt`):
 - if the main goroutine's own code is what runs there right now, KeyboardInterrupt is raised there, as in any program;
 - otherwise it is delivered to the main goroutine as a cancellation is: at its wait, or at its next blocking operation;
 - a second Ctrl-C, while the first is still on its way, is raised in whatever goroutine's own code runs there, so that
-  one that computes without end can be stopped; and no shield (scope.py) holds it back from main.
+  one that computes without end can be stopped; and no shield (scope.py) holds it back from main, nor a call that blocks
+  (blocking.py): that is left behind.
 
 While the main thread is a plain thread beside a `Runtime` (`Deferral`): raised at once, unless that thread is inside
 one of gort's functions (waiting in one does not count, nor do the green twins); then a moment later.
