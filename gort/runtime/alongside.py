@@ -38,6 +38,7 @@ class Alongside:
     mail: Any
     make_maker: Callable[[], Hub]
     maker: Hub
+    moves: int
     new_carrier: Callable[[], Any]
     parked: int
     poller: Poller | None
@@ -78,11 +79,14 @@ class Alongside:
             self.ready.popleft().switch()
         elif not self.live():
             self.judge_apart()
+            self.moves += 1  # odd: it may have one in its hands (stats.py)
             try:
                 self.run_apart(sched.backlog.popleft())
                 return
             except IndexError:
                 self.apart = None
+            finally:
+                self.moves += 1
             if self.maker is None:
                 self.make_maker()
         else:

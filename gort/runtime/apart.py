@@ -283,16 +283,27 @@ def start_backlog(sched: Any) -> None:
     """
     while sched.backlog:
         waiting = len(sched.backlog)
+        _hand(sched, 1)
         try:
-            g = sched.backlog.popleft()
-        except IndexError:
-            return
-        if not start(sched, g):
             try:
-                sched.inject(g)
-            except RuntimeClosed:
-                drop(sched, g)  # it was in our hands when the others were dropped
-                continue
-            return
+                g = sched.backlog.popleft()
+            except IndexError:
+                return
+            if not start(sched, g):
+                try:
+                    sched.inject(g)
+                except RuntimeClosed:
+                    drop(sched, g)  # it was in our hands when the others were dropped
+                    continue
+                return
+        finally:
+            _hand(sched, -1)
         if len(sched.backlog) >= waiting:
             return  # it waits on
+
+
+def _hand(sched: Any, n: int) -> None:
+    """One more fresh goroutine is perhaps in no queue, or one less: see stats.py."""
+    with sched.lock:
+        sched.in_hands += n
+        sched.moves += 1

@@ -72,6 +72,8 @@ class Scheduler(Manning, Keeping):
         self.buried: deque[Any] = deque()  # threads that ran a goroutine apart, and have left the rest to sysmon
         self.crowded = False  # many machines (surplus.MANY): threads that end do so in turn.  (Kept by apart.py.)
         self.departures = Departures()
+        self.in_hands = 0  # fresh goroutines that are, perhaps, in no queue at the moment; changed under the lock
+        self.moves = 0  # and how often that has changed: see stats.py
         self.started_apart = 0
         self.stuck = 0
         self.stranded = 0
@@ -227,12 +229,20 @@ class Scheduler(Manning, Keeping):
                 heir = next((q for q in self.allp if q.m is not None and q.m.p is q), None)
                 if heir is not None:
                     heir.timers.take_all(p.timers)
-                    while True:
-                        try:
-                            self.grq.append(p.lrq.popleft())
-                        except IndexError:
-                            break
+                    self._to_grq(p)
                     heir.m.nudge()
+
+    def _to_grq(self, p: Processor) -> None:
+        """What waits in this LRQ goes to the GRQ.  Under the lock."""
+        self.in_hands += 1
+        self.moves += 1
+        while True:
+            try:
+                self.grq.append(p.lrq.popleft())
+            except IndexError:
+                break
+        self.in_hands -= 1
+        self.moves += 1
 
     def _serve_forsaken(self) -> None:
         """A machine goes idle: is there an idle P with work that found no thread when it was let go?  Under the lock."""
@@ -259,8 +269,7 @@ class Scheduler(Manning, Keeping):
     def _retire(self, p: Processor) -> None:
         """A P that gomaxprocs took out of use has been let go: what it has goes to the others."""
         self.allp[0].timers.take_all(p.timers)
-        while p.lrq:
-            self.grq.append(p.lrq.popleft())
+        self._to_grq(p)
         heir = self.allp[0]
         if heir.m is None:
             if heir in self.idle:

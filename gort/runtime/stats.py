@@ -9,6 +9,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
+from .goroutine import FREE_THREADED
+
 
 def collect(sched: Any) -> dict[str, Any]:
     """The counters of a runtime, in total, for each P and for each M."""
@@ -72,25 +74,34 @@ def count(sched: Any) -> int:
 
     Exact when nothing moves.  One that has ended for those who wait for it, a joiner, a Group or WaitGroup.go, is not
     counted any more.  One that is just being started or moved to another queue may be counted twice, but not left out, for
-    a program may wait in this way until nobody is left: a machine stores `started` before it takes one, tells by `moves`
-    when it moves some, and if anything has happened meanwhile we look again.
+    a program may wait in this way until nobody is left (or few): a machine stores `started` before it takes one, and tells by
+    `moves` when it moves some.  If anything has happened meanwhile we look again, a few times; but there may always be
+    something, if each goroutine starts the next one, say, and ends.  So one look must do as well.  Without a GIL: it reads
+    who has ended, then the queues, then who has started.  A goroutine that is alive all the time has either started by the
+    first of these, or stands in its queue at the second, or has started by the third.  And if it ends meanwhile, it has put
+    the one that it started into a queue before: the same holds for that.  (With a GIL nothing happens during most looks.)
     """
-    most = 0
+    counts: list[int] = []
+    moved: list[int] = []  # likewise, but something was moved meanwhile
     before = _happened(sched)
     for _ in range(10):
-        n = len(sched.grq) + len(sched.backlog) + sum(len(p.lrq) for p in sched.allp)
-        n += sum(m.goroutines() + (m.solo is not None) + (m.moves & 1) for m in list(sched.ms))
+        ms = list(sched.ms)
+        n = -sum(m.ended for m in ms) if FREE_THREADED else sum(m.live() for m in ms)
+        n += sum(map(len, sched.queues())) + sched.in_hands + sum((m.solo is not None) + (m.moves & 1) for m in ms)
+        if FREE_THREADED:
+            n += sum(m.started for m in {*ms, *list(sched.ms)})
         after = _happened(sched)
         if after == before:
             return n
-        most = max(most, n)
+        (counts if after[:2] == before[:2] else moved).append(n)
         before = after
-    return most
+    return min(counts) if counts and FREE_THREADED else max(counts + moved)
 
 
-def _happened(sched: Any) -> tuple[int, int]:
-    """What is not the same after a goroutine has begun, ended or been moved."""
-    return sched.next_m, sum(m.started + m.ended + m.moves for m in list(sched.ms))
+def _happened(sched: Any) -> tuple[int, int, int]:
+    """What is not the same after a goroutine has been moved (the first two), or has begun or ended."""
+    ms = list(sched.ms)
+    return sched.next_m, sched.moves + sum(m.moves for m in ms), sum(m.started + m.ended for m in ms)
 
 
 def trace_line(sched: Any) -> str:
