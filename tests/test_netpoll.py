@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import pytest
 from greenlet import getcurrent
@@ -968,6 +969,8 @@ def closed_twice(what, reused):
     yield close
     if reused and (poller.epoll.fileno(), poller.event) == before:  # the goroutine has gone on on another machine, and
         poller.wake()  # nobody has woken this one since, by which it is noticed at the latest
+        while poller.epoll.fileno() == before[0]:
+            gort.sleep(0.001)
     assert poller.epoll.fileno() != before[0] or poller.event != before[1] or not reused
     for fd in mine:  # nobody has closed them, or written to them
         if isinstance(fd, int):
@@ -1130,6 +1133,56 @@ def none_left(monkeypatch, times):
 
     monkeypatch.setattr(select, name, none)
     return failed
+
+
+def test_two_machines_find_each_other_s_old_descriptors():
+    """Numbers are reused behind the back of two machines at the same time: each holds its poller's lock, and takes the
+    other's to have the old descriptor forgotten there; both hang."""
+    pollers = [netpoll.new_poller() for _ in range(2)]
+    both = threading.Barrier(2)
+
+    class Old(Descriptor):
+        def close(self):
+            both.wait(20)
+            super().close()
+
+    pairs = [pair() for _ in range(2)]
+    for a, _ in pairs:
+        old = Old(a)
+        for poller in pollers:
+            poller.add(old)
+    threads = [
+        threading.Thread(target=poller.add, args=[Descriptor(a)], daemon=True) for poller, (a, _) in zip(pollers, pairs)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    for poller in pollers:
+        poller.close()
+    for a, b in pairs:
+        a.close()
+        b.close()
+
+
+def test_no_new_poller_is_to_be_had_for_long(monkeypatch):
+    """Then the machine sleeps in each look for I/O, though it has goroutines that are ready."""
+    from gort.runtime import poller as module
+
+    poller = netpoll.new_poller()
+    numbers = poller._numbers()
+    os.close(numbers[0])
+    naps = []
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=naps.append))
+    with monkeypatch.context() as patch:
+        none_left(patch, 100)
+        assert poller.fetch(0) == [] and not naps
+        assert poller.fetch(5) == [] and naps == [module.PAUSE]
+    assert poller.fetch(5) == [] and poller.lost and len(naps) == 1
+    poller.close()
+    for number in numbers[1:]:
+        os.close(number)
 
 
 def test_the_new_owner_of_a_number_cannot_be_waited_for():

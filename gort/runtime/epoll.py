@@ -94,7 +94,7 @@ class EpollPoller(Poller):
         except OSError as exc:
             if exc.errno not in GONE:
                 raise
-        return self._fetch_anew()
+        return self._fetch_anew(timeout)
 
     def fire(
         self,

@@ -12,7 +12,7 @@ import select
 import stat
 from typing import Any
 
-from .poller import GONE, MOST, Poller, strays
+from .poller import GONE, MOST, Poller, poll_gone, strays
 
 
 def _waking(fd: int) -> Any:
@@ -87,7 +87,7 @@ class KqueuePoller(Poller):
         except OSError as exc:
             if exc.errno not in GONE:
                 raise
-        return self._fetch_anew()
+        return self._fetch_anew(timeout)
 
     def fire(self, events: list[Any]) -> None:
         for event in events:
@@ -110,6 +110,7 @@ class KqueuePoller(Poller):
         except BlockingIOError:
             pass  # it is full of wake-ups already
         except OSError:
+            self.poll = poll_gone  # so that it finds that when something else has woken it
             self._cannot_wake(f"{self.waker} and {self.bell}")
 
     def _close(self) -> None:

@@ -52,25 +52,29 @@ class Poller:
     def add(self, descriptor: Any) -> None:
         """Register; called by the poller's own machine.  Raises DescriptorClosed if it is closed meanwhile."""
         fd = descriptor.fd
-        with self.lock:
-            old = self.descriptors.get(fd)
-            self.descriptors[fd] = descriptor
-            descriptor.pollers.append(self)
+        old = None
+        try:
+            with self.lock:
+                old = self.descriptors.get(fd)
+                self.descriptors[fd] = descriptor
+                descriptor.pollers.append(self)
+                try:
+                    self._enlist(fd)
+                except BaseException as exc:
+                    descriptor.pollers.remove(self)
+                    del self.descriptors[fd]
+                    if isinstance(exc, PermissionError):
+                        raise PermissionError(
+                            errno.EPERM,
+                            f"descriptor {fd} is a regular file or a directory, which is always ready and cannot be waited "
+                            "for: read it through gort.open or gort.blocking",
+                        ) from None
+                    raise
+        finally:
             if old is not None and old is not descriptor:
-                # The number was closed behind our back, by other code, and given out again.
+                # The number was closed behind our back, by other code, and given out again.  Not under our lock: this takes
+                # other pollers', and their machines may be doing the same.
                 old.close()
-            try:
-                self._enlist(fd)
-            except BaseException as exc:
-                descriptor.pollers.remove(self)
-                del self.descriptors[fd]
-                if isinstance(exc, PermissionError):
-                    raise PermissionError(
-                        errno.EPERM,
-                        f"descriptor {fd} is a regular file or a directory, which is always ready and cannot be waited for: "
-                        "read it through gort.open or gort.blocking",
-                    ) from None
-                raise
         if descriptor.closed:  # by another thread, which may have looked at `pollers` before we were in there
             self.remove(descriptor)
 
@@ -155,9 +159,9 @@ class Poller:
         """The events there are; wait for one up to so many seconds (0: do not, -1: without end)."""
         raise NotImplementedError
 
-    def _fetch_anew(self) -> list[Any]:
+    def _fetch_anew(self, timeout: float) -> list[Any]:
         """A `fetch` that has found out that our numbers are gone."""
-        if not self._renew():
+        if not self._renew() and timeout:  # else our machine has something else to do
             time.sleep(PAUSE)
         return []
 
