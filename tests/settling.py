@@ -27,12 +27,7 @@ def settle(*tasks: Any) -> Any:
 
 def _stands_in_park(thread: threading.Thread) -> bool:
     frame = sys._current_frames().get(thread.ident or 0)
-    # Past the function's first line, so inside its `try`: an exception that arrives now is taken care of.
-    return (
-        frame is not None
-        and frame.f_code.co_name == "_park_thread"
-        and frame.f_lineno > frame.f_code.co_firstlineno + 1
-    )
+    return frame is not None and frame.f_code.co_name == "_sleep_on"
 
 
 def start(fn: Callable[..., Any], *args: Any) -> gort.Goroutine[Any]:

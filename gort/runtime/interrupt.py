@@ -41,7 +41,7 @@ from .stacks import of_gort
 
 _RUN_CODE = carry.__code__
 _WAITS = {
-    wait._park_thread.__code__,
+    wait._sleep_on.__code__,
     sleep._sleep_thread.__code__,
     Bell.wait.__code__,
     blocking._call.__code__,

@@ -359,21 +359,28 @@ def is_late(error: BaseException) -> bool:
     return hasattr(error, "of_gort")
 
 
+def _sleep_on(lock: Any, timeout: float | None) -> bool:
+    """Take the lock, or wait for so many seconds.  Only here does a plain thread's wait mean that Ctrl-C may be raised.
+
+    CPython does not see a signal that comes while the main thread is on its way to sleep (without a GIL it offers its CPU to
+    others forty times on that way), or that the system gives to another thread.  Its handler would run when somebody wakes
+    us; so that thread looks up now and then.
+    """
+    left = inf if timeout is None else min(max(timeout, 0.0), FOREVER)
+    if threading.get_ident() != threading.main_thread().ident:
+        return bool(lock.acquire(timeout=-1 if timeout is None else left))
+    until = monotonic() + left
+    glance = 0.05
+    while not (done := lock.acquire(timeout=max(0.0, min(glance, left)))) and left > glance:
+        left = until - monotonic()
+        glance = min(glance * 2, RAREST_GLANCE)
+    return bool(done)
+
+
 def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: str) -> Any:
-    parked_threads.add(w)
     try:
-        left = inf if timeout is None else min(max(timeout, 0.0), FOREVER)
-        if threading.get_ident() != threading.main_thread().ident:
-            done = w.lock.acquire(timeout=-1 if timeout is None else left)
-        else:
-            # CPython does not see a signal that comes while this thread is on its way to sleep (without a GIL it offers
-            # its CPU to others forty times on that way), or that the system gives to another thread.  Its handler would
-            # run when somebody wakes us; so we look up now and then.
-            until = monotonic() + left
-            glance = 0.05
-            while not (done := w.lock.acquire(timeout=max(0.0, min(glance, left)))) and left > glance:
-                left = until - monotonic()
-                glance = min(glance * 2, RAREST_GLANCE)
+        parked_threads.add(w)
+        done = _sleep_on(w.lock, timeout)
     except BaseException:
         # A signal handler raised (Ctrl-C).  Either nothing has happened and nothing will, or it has already happened
         # and the value must not vanish with us.
