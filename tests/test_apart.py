@@ -616,7 +616,7 @@ def test_the_end_while_many_wait_for_a_thread(capfd: pytest.CaptureFixture[str])
 
 def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: if the system gives no thread, the goroutine is lost, runs twice, or a cancellation of it is."""
-    from gort.runtime import scheduler
+    from gort.runtime import manning
 
     def none(target: Any, name: str) -> Any:
         raise RuntimeError("can't start new thread")
@@ -632,7 +632,7 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
             return k
 
         with monkeypatch.context() as patch:
-            patch.setattr(scheduler, "start_light", none)
+            patch.setattr(manning, "start_light", none)
             for _ in range(5):
                 gs = [go(blocker.block, threading.Event(), gate, call, k) for k in range(200)]
                 cancelled = gs[150].cancel()

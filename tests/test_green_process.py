@@ -377,13 +377,18 @@ def test_a_wait_for_a_process_with_the_last_descriptor():
         runtime.run(main)
 
 
-def test_spawn_system_popen():
+def test_spawn_system_popen(tmp_path):
     """What os runs in a shell, in both directions and with the exit status."""
 
     def main() -> None:
-        g = go(os.system, "sleep 0.05; exit 3")
+        os.mkfifo(tmp_path / "gate")
+        gate = open(tmp_path / "gate", "r+b", buffering=0)
+        g = go(os.system, f"read line <'{tmp_path}/gate'; exit 3")  # until we write
         gort.sleep(0.001)
-        assert not g.done() and os.waitstatus_to_exitcode(g.result()) == 3
+        assert not g.done()
+        gate.write(b"go on\n")
+        assert os.waitstatus_to_exitcode(g.result()) == 3
+        gate.close()
         assert os.spawnlp(os.P_WAIT, "sh", "sh", "-c", "exit 4") == 4
         with os.popen("echo out; exit 2") as file:
             assert file.read() == "out\n"

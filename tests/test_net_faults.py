@@ -612,6 +612,9 @@ def main():
         net.dial(full.getsockname())
     g = gort.go(net.serve, listener, echo)
     conns = [net.dial(listener.addr) for _ in range(20)]
+    for conn in conns:  # so that each has its handler, which has begun
+        conn.write(b"x")
+        conn.read_exactly(1)
     if where == "busy":
         def load(conn):
             try:
@@ -622,10 +625,6 @@ def main():
                 pass  # the server's side may have been cancelled first
         for conn in conns:
             gort.go(load, conn)
-    else:
-        for conn in conns:
-            conn.write(b"x")
-            conn.read_exactly(1)
     print("ready", flush=True)
     if where == "lines":
         conns[0].read_until()
