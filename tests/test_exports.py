@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
 import re
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -85,6 +87,22 @@ def test_every_module_opens_with_what_it_is(name: str) -> None:
     """Broken: a file does not say what it is for."""
     doc = importlib.import_module(name).__doc__ or ""
     assert doc.strip() or name.endswith("_version"), name
+
+
+def test_the_scheduler_s_files_are_in_their_order() -> None:
+    """Broken: gort/runtime/__init__.py leaves a file out, or one imports another that comes after it, or from above."""
+    import gort.runtime
+
+    assert gort.runtime.__doc__ is not None
+    order = re.findall(r"^    (\w+) +\S", gort.runtime.__doc__, re.MULTILINE)
+    here = Path(gort.runtime.__path__[0])
+    assert sorted(order) == sorted(path.stem for path in here.glob("*.py") if path.stem != "__init__")
+    for number, name in enumerate(order):
+        for node in ast.walk(ast.parse((here / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                parts = [node.module] if node.module else [alias.name for alias in node.names]
+                allowed = order[:number] if node.level == 1 else ["errors"]
+                assert set(parts) <= set(allowed), f"{name}: {ast.unparse(node)}"
 
 
 def test_every_public_name_is_documented() -> None:

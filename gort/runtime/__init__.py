@@ -36,10 +36,14 @@ Read the files in this order; each opens with its own essay and imports only fro
     direction   who waits to read from a descriptor, or to write, and how long they may
     netpoll     descriptors: a goroutine that waits for I/O holds no thread
     delivery    how a cancellation reaches a goroutine
+    crew        a machine's carriers, and whose turn to start goroutines it is
+    alongside   a machine that runs one goroutine apart, without a P
     machine     M: an operating system thread, its hub and how it sleeps
     stats       what the runtime has done, in numbers
     deadlock    the proof that nothing can ever run again
     sysmon      the thread that watches the Ms
+    keeping     who sleeps for the timers of a P that nobody holds
+    manning     the Ms that there are, and a thread for each
     scheduler   what the Ms share: Ps, idle lists, the global run queue
     plain       a plain thread in a block that can be cancelled
     interrupt   Ctrl-C: KeyboardInterrupt where it belongs
