@@ -612,8 +612,9 @@ def test_a_goroutine_that_others_cancelled() -> None:
     asyncio.run(main())
 
 
-def test_a_goroutine_that_its_runtime_never_ran() -> None:
+def test_a_goroutine_that_its_runtime_never_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: a task waits for ever for a goroutine that was dropped before it began."""
+    monkeypatch.setenv("GORT_MAXTHREADS", "1")  # else another thread may run it, when the first has blocked for long
 
     async def main() -> None:
         begun, gate = threading.Event(), threading.Event()
@@ -623,14 +624,16 @@ def test_a_goroutine_that_its_runtime_never_ran() -> None:
             gate.wait()
 
         with gort.Runtime(1) as runtime:
-            runtime.go(holds)
-            await asyncio.to_thread(begun.wait)
-            task = asyncio.create_task(aio.wait(runtime.go(int)))
-            await asyncio.sleep(0)
-            closing = asyncio.create_task(asyncio.to_thread(runtime.close))
-            with pytest.raises(gort.GoroutineCancelled):
-                await task
-            gate.set()
+            try:
+                runtime.go(holds)
+                await asyncio.to_thread(begun.wait)
+                task = asyncio.create_task(aio.wait(runtime.go(int)))
+                await asyncio.sleep(0)
+                closing = asyncio.create_task(asyncio.to_thread(runtime.close))
+                with pytest.raises(gort.GoroutineCancelled):
+                    await task
+            finally:
+                gate.set()
             await closing
 
     asyncio.run(main())
