@@ -351,6 +351,34 @@ def test_who_lives_is_counted() -> None:
             assert len(ended) == 3
 
 
+def test_who_waits_at_a_p_out_of_use_is_counted() -> None:
+    """Broken: gomaxprocs takes a P out of use whose machine computes, and what waits there is not counted meanwhile."""
+    over: list[int] = []
+
+    def spin() -> None:
+        while not over:
+            pass
+
+    def child() -> int:
+        gort.gomaxprocs(1)
+        try:
+            group = [go(gosched) for _ in range(5)]
+            n = gort.num_goroutine()
+        finally:
+            over.append(1)
+        for g in group:
+            g.join()
+        return n
+
+    with Runtime(2) as rt:
+        spinning = rt.go(spin)
+        while spinning.state != "running":
+            time.sleep(0.001)
+        assert rt.go(child).result() == 7
+        spinning.join()
+        assert rt.num_goroutine() == 0
+
+
 def test_join_of_oneself_is_an_error() -> None:
     """Broken: a goroutine that joins itself hangs."""
 

@@ -667,6 +667,44 @@ def test_repeated_ctrl_c_leaves_a_blocking_call_behind(shielded: bool) -> None:
     assert "cleaned 5" in done.stdout and "in main" in done.stderr
 
 
+@pytest.mark.parametrize("limit", [1000, 0.001])
+def test_a_call_that_was_left_behind_is_over_for_main(limit: float) -> None:
+    """Broken: main handles the Ctrl-C for which it left a call behind, and is told of it once more; or is not told at all,
+    because a time limit's end waited before it."""
+    done = interrupted(
+        f"""
+        def call():
+            time.sleep(0.05)  # the limit is over by then, and waits for us
+            print("ready")
+            threading.Event().wait()
+        def watch(handler, last=None):
+            while True:
+                if handler.last is not last:
+                    last = handler.last
+                    print("seen")
+                time.sleep(0.001)
+        def main():
+            threading.Thread(target=watch, args=[signal.getsignal(signal.SIGINT)], daemon=True).start()
+            try:
+                try:
+                    with gort.timeout({limit}):
+                        gort.blocking(call)
+                except TimeoutError:
+                    pass
+                Chan().recv()
+            except KeyboardInterrupt:
+                print("told")
+            sleep(0.001)
+            return "over"
+        print(run(main, procs=1))
+        """,
+        "ready",
+        "seen",
+    )
+    told = [line for line in done.stdout.splitlines() if line != "seen"]
+    assert (done.returncode, told) == (0, ["ready", "told", "over"]), done
+
+
 @pytest.mark.parametrize("waits", ["sleep(1000)", "gort.blocking(time.sleep, 1000)", "gort.Event().wait()"])
 def test_ctrl_c_on_a_plain_thread_beside_a_runtime(waits: str) -> None:
     """Broken: the main thread, a plain one beside the background runtime, cannot be interrupted in a wait of gort's."""

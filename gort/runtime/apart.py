@@ -305,5 +305,5 @@ def start_backlog(sched: Any) -> None:
 def _hand(sched: Any, n: int) -> None:
     """One more fresh goroutine is perhaps in no queue, or one less: see stats.py."""
     with sched.lock:
-        sched.in_hands += n
         sched.moves += 1
+        sched.in_hands += n

@@ -12,7 +12,8 @@ meanwhile, gets the result (an open file, say, which it can then close), and mee
 operation.  So nothing that the call opened is ever lost.
 
 Who presses Ctrl-C a second time, because main has not come back from such a call, wants the program to end all the same:
-then main leaves the call behind (`desert`), and what comes of it is thrown away.
+then main leaves the call behind (`desert`), and what comes of it is thrown away.  It goes on meanwhile: a file that main
+closes then may be written to by both.
 
 The exception are calls whose result nobody need have, and that may take long: name look-ups, and waiting for the end of
 another runtime (`inquire`, `join`).  A goroutine that is cancelled in one goes away at once.  The answer is thrown away when it

@@ -141,8 +141,8 @@ def carry(first: Goroutine[Any] | None = None) -> None:
             if first is not None:
                 first = None
             elif _ANY and p is not None and handoff.blocks(m.sched, g) and apart.start(m.sched, g):
+                m.moves += 2  # before the other, see stats.py
                 m.started = n - 1
-                m.moves += 2  # stats.py
                 continue
             if m.starter is None and p is not None and p.lrq:
                 m.starter = starter = m.free.pop() if m.free else m.maker

@@ -120,9 +120,11 @@ class Delivery:
                 return
             else:
                 shields = scope.shields
-        if insists:  # not for a shield
+        if insists:  # not for a shield, nor for a call that blocks
             if carrier.pending is not None and self._throw(carrier, True):
-                return  # nor for a call that blocks, which held the first one back
+                if any(type(first) is type(exc) for first in (carrier.pending, *getattr(g, "_more", ()))):
+                    exc.raised = True  # type: ignore[attr-defined]  # the first one is, or will be, and stands for both
+                    return
             g._held = [other for other in getattr(g, "_held", ()) if type(other) is not type(exc)]
             shields = getattr(g, "_shields", 0)
         if getattr(g, "_shields", 0) > shields:  # aimed at something outside a shield that it is in

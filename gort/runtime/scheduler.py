@@ -72,8 +72,9 @@ class Scheduler(Manning, Keeping):
         self.buried: deque[Any] = deque()  # threads that ran a goroutine apart, and have left the rest to sysmon
         self.crowded = False  # many machines (surplus.MANY): threads that end do so in turn.  (Kept by apart.py.)
         self.departures = Departures()
+        self.leaving: list[Processor] = []  # taken out of use by gomaxprocs, and still held
         self.in_hands = 0  # fresh goroutines that are, perhaps, in no queue at the moment; changed under the lock
-        self.moves = 0  # and how often that has changed: see stats.py
+        self.moves = 0  # stored before that falls: see stats.py
         self.started_apart = 0
         self.stuck = 0
         self.stranded = 0
@@ -96,7 +97,7 @@ class Scheduler(Manning, Keeping):
 
     def queues(self) -> list[deque[Goroutine[Any]]]:
         """Where goroutines stand that have not started."""
-        return [self.grq, self.backlog, *(p.lrq for p in self.allp)]
+        return [self.grq, self.backlog, *(p.lrq for p in [*self.leaving, *self.allp])]
 
     def inject(self, g: Goroutine[Any]) -> None:
         """Put a goroutine on the GRQ: from a thread that is no M, or from an M that has lost its P."""
@@ -219,11 +220,14 @@ class Scheduler(Manning, Keeping):
             # Something in the LRQ: the P was taken from a machine that is stuck, or somebody put it there who had lost
             # the P (`rescue`).  Nobody to keep its timers: likewise, or the keeper ends.  Both are asked by operations
             # that exclude those of a machine that does not know yet (handoff.py).
+            self.in_hands += 1
             try:
                 p.lrq.appendleft(p.lrq.popleft())
                 needed = True
             except IndexError:
                 needed = p.keeper is None and (p.timers.next() != INFINITY or bool(self.grq))
+            self.moves += 1
+            self.in_hands -= 1
             if needed and self.ms and not self._assign(p):
                 # No thread to be had: what it has goes to the others, if there are any.
                 heir = next((q for q in self.allp if q.m is not None and q.m.p is q), None)
@@ -235,14 +239,13 @@ class Scheduler(Manning, Keeping):
     def _to_grq(self, p: Processor) -> None:
         """What waits in this LRQ goes to the GRQ.  Under the lock."""
         self.in_hands += 1
-        self.moves += 1
         while True:
             try:
                 self.grq.append(p.lrq.popleft())
             except IndexError:
                 break
-        self.in_hands -= 1
         self.moves += 1
+        self.in_hands -= 1
 
     def _serve_forsaken(self) -> None:
         """A machine goes idle: is there an idle P with work that found no thread when it was let go?  Under the lock."""
@@ -270,6 +273,8 @@ class Scheduler(Manning, Keeping):
         """A P that gomaxprocs took out of use has been let go: what it has goes to the others."""
         self.allp[0].timers.take_all(p.timers)
         self._to_grq(p)
+        if p in self.leaving:
+            self.leaving.remove(p)
         heir = self.allp[0]
         if heir.m is None:
             if heir in self.idle:
@@ -353,6 +358,7 @@ class Scheduler(Manning, Keeping):
         with self.lock:
             before = len(self.allp)
             dropped = self.allp[n:]
+            self.leaving += [p for p in dropped if p.m is not None]
             allp = self.allp[:n] + [Processor(i) for i in range(before, n)]
             self.allp = allp
             for p in dropped:

@@ -93,15 +93,19 @@ def count(sched: Any) -> int:
         after = _happened(sched)
         if after == before:
             return n
-        (counts if after[:2] == before[:2] else moved).append(n)
+        (counts if after[0] == before[0] else moved).append(n)
         before = after
     return min(counts) if counts and FREE_THREADED else max(counts + moved)
 
 
-def _happened(sched: Any) -> tuple[int, int, int]:
-    """What is not the same after a goroutine has been moved (the first two), or has begun or ended."""
+def _happened(sched: Any) -> tuple[tuple[int, ...], int]:
+    """What is not the same after a goroutine has been moved (or a machine has come or gone), or has begun or ended.
+
+    Who takes one out of a queue says so before (`in_hands`; odd `moves`; `started`); and who has put it into another one
+    first changes `moves`, and then takes that back.  So one of the two is seen.
+    """
     ms = list(sched.ms)
-    return sched.next_m, sched.moves + sum(m.moves for m in ms), sum(m.started + m.ended for m in ms)
+    return (sched.next_m, len(ms), sched.moves + sum(m.moves for m in ms)), sum(m.started + m.ended for m in ms)
 
 
 def trace_line(sched: Any) -> str:
