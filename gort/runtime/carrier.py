@@ -122,17 +122,18 @@ def carry(first: Goroutine[Any] | None = None) -> None:
                 g = None
                 lrq = p.lrq
                 if lrq:
-                    m.started = n  # before it is taken, so that it is counted at every moment: see stats.py
+                    m.started = n  # as below
                     try:
                         # (The oldest every 8th time, for that P may get no machine.)
                         g = lrq.pop() if n % 8 and m.sched.idle else lrq.popleft()
                     except IndexError:  # stolen meanwhile
                         m.started = n - 1
             else:
+                m.started = n  # before it is taken, so that it is counted at every moment: see stats.py
                 try:
                     g = p.lrq.popleft()
-                    m.started = n
                 except IndexError:
+                    m.started = n - 1
                     g = None
             if g is None:
                 if not self.rest():
