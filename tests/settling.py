@@ -27,7 +27,7 @@ def settle(*tasks: Any) -> Any:
 
 def _stands_in_park(thread: threading.Thread) -> bool:
     frame = sys._current_frames().get(thread.ident or 0)
-    return frame is not None and frame.f_code.co_name == "_sleep_on"
+    return frame is not None and frame.f_code.co_name == "sleep_on"
 
 
 def start(fn: Callable[..., Any], *args: Any) -> gort.Goroutine[Any]:

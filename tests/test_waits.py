@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
+from greenlet import getcurrent
 
 import gort
 from gort.green import os as green_os
@@ -176,24 +177,33 @@ def test_the_limit_of_a_block_ends_it(wait: Callable[[ExitStack], None], here: A
 
 
 @pytest.mark.parametrize("timeout", [None, LONG])
-def test_a_signal_that_does_not_wake_the_plain_main_thread_is_seen(timeout: float | None, alarm: Any) -> None:
+@pytest.mark.parametrize("where", ["thread", "goroutine", "poller"])
+def test_a_signal_that_does_not_wake_the_main_thread_is_seen(where: str, timeout: float | None, alarm: Any) -> None:
     """Broken: Ctrl-C at a bad moment, or a signal that the system gives to another thread, waits until the wait is over."""
     alarm(0)
     mutex = gort.Mutex()
     mutex.lock()
 
-    def other() -> None:
-        while not mutex._waiting():
+    def other(m: Any) -> None:
+        while not mutex._waiting() or (m is not None and not m.asleep):
             time.sleep(0.001)
         signal.pthread_kill(threading.get_ident(), signal.SIGALRM)
 
-    thread = threading.Thread(target=other)
-    thread.start()
-    with pytest.raises(TimeoutError, match="^the handler's own$"):
-        mutex.lock(timeout)
-    thread.join()
-    assert not mutex._waiting()
-    mutex.unlock()
-    with pytest.raises(TimeoutError, match="timed out after 0.06"):  # longer than the first glance
-        with mutex:
+    def body() -> None:
+        m = getattr(getcurrent(), "m", None)
+        if where == "poller":
+            with ExitStack() as stack:
+                green_select.select([], [_pair(stack)[0]], [])  # from now on its machine has one
+        thread = threading.Thread(target=other, args=[m])
+        thread.start()
+        with pytest.raises(TimeoutError, match="^the handler's own$"):
+            mutex.lock(timeout)
+        thread.join()
+        assert not mutex._waiting()
+        with pytest.raises(TimeoutError, match="timed out after 0.06"):  # longer than the first glance
             mutex.lock(0.06)
+
+    if where == "thread":
+        body()
+    else:
+        gort.run(body, procs=1)

@@ -113,4 +113,4 @@ def _say(machines: list[Any], grace: float) -> None:
 def join_end(sched: Any) -> None:
     """Wait until every machine has ended."""
     while not sched.ended.wait(RAREST_GLANCE):
-        pass  # a signal that came at a bad moment is seen now: see wait._sleep_on
+        pass  # a signal that came at a bad moment is seen now: see wait.sleep_on

@@ -17,9 +17,9 @@ one of gort's functions (waiting in one does not count, nor do the green twins);
 
 "Own code" means: no frame of gort between the goroutine's base and the interrupted line.
 
-Without a GIL CPython may lose a signal that arrives just when the thread goes to sleep on a lock: the handler runs only
-when something else wakes it.  So there `run` lets the interpreter write each signal into a pipe (signal.set_wakeup_fd)
-that the machine's poller waits for, which cannot be missed.
+CPython may lose a signal that arrives just when the thread goes to sleep: the handler runs only when something else wakes
+it.  So a main thread looks up now and then (wait.sleep_on).  Without a GIL, where that moment is long, `run` also lets the
+interpreter write each signal into a pipe (signal.set_wakeup_fd) that the machine's poller waits for, which cannot be missed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from .stacks import of_gort
 
 _RUN_CODE = carry.__code__
 _WAITS = {
-    wait._sleep_on.__code__,
+    wait.sleep_on.__code__,
     sleep._sleep_thread.__code__,
     Bell.wait.__code__,
     blocking._call.__code__,

@@ -102,7 +102,7 @@ _freeing = threading.Lock()
 _AT_REST = {  # functions in which threads stand for long, and that hold no latch
     "carry", "Bell.wait", "EpollPoller.fetch", "KqueuePoller.fetch", "Machine._loop", "Machine.doze", "Machine.loop",
     "Machine.main", "Runtime.run", "Spares._loop", "Spares._next", "Sysmon._loop", "Sysmon.rest", "_LoopThread._main", "_nap",
-    "_call", "_go_on", "_relay", "_sleep_on", "_sleep_thread", "begin", "run",
+    "_call", "_go_on", "_relay", "sleep_on", "_sleep_thread", "begin", "run",
 }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ from .handoff import NEVER, Clock, Watch
 from .poller import Poller
 from .processor import SLICE, Processor
 from .timers import INFINITY
-from .wait import FOREVER, Hub
+from .wait import FIRST_GLANCE, FOREVER, RAREST_GLANCE, Hub, sleep_on
 
 DOUBT = 10e-3  # seconds
 MOST_DOUBT = 5.0
@@ -343,9 +343,12 @@ class Machine(Delivery, Crew, Alongside):
             self.doubt = self.doubt * 2 if self.doubt < MOST_DOUBT else 0.0
         try:
             if self.poller is None:
-                self.note.acquire(timeout=timeout)
+                if self.thread is None:
+                    sleep_on(self.note, None if timeout < 0 else timeout)
+                else:
+                    self.note.acquire(timeout=timeout)
             else:
-                events = self.poller.fetch(timeout)
+                events = self.poller.fetch(timeout) if self.thread is not None else self._fetch_and_glance(timeout)
                 self.asleep = False  # so that those who wake up here do not wake us again
                 self.poller.fire(events)
                 self.polled = True
@@ -353,6 +356,20 @@ class Machine(Delivery, Crew, Alongside):
             if self.poller is not None:
                 self.poller.lost = True
             self._blame_main(exc)
+
+    def _fetch_and_glance(self, timeout: float) -> list[Any]:
+        """`fetch` on the thread of a `run`: for a signal that came at a bad moment.  See wait.sleep_on."""
+        poller: Any = self.poller
+        glance = FIRST_GLANCE
+        if 0 <= timeout <= glance:
+            return poller.fetch(timeout)
+        events = poller.fetch(glance)
+        if not events:
+            until = INFINITY if timeout < 0 else monotonic() + timeout - glance
+            while not events and not poller.lost and (left := until - monotonic()) > 0:
+                glance = min(glance * 2, RAREST_GLANCE)
+                events = poller.fetch(min(glance, left))
+        return events
 
     def _end(self) -> None:
         """The machine is done: let its idle carriers end, and the thread with them."""

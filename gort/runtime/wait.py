@@ -60,7 +60,8 @@ _overdue.register(globals())
 Ticket = list[Any]
 
 FOREVER = threading.TIMEOUT_MAX
-RAREST_GLANCE = 1.0  # seconds that a signal may go unseen by a plain main thread that waits, if it came at a bad moment
+FIRST_GLANCE = 0.05  # seconds that a signal may go unseen by a main thread that sleeps, if it came at a bad moment;
+RAREST_GLANCE = 1.0  # the longer it sleeps the longer: see sleep_on
 
 COLLECTING = GortError(
     "a finalizer cannot wait here: the garbage collector runs it in the middle of one of gort's own operations; "
@@ -359,18 +360,18 @@ def is_late(error: BaseException) -> bool:
     return hasattr(error, "of_gort")
 
 
-def _sleep_on(lock: Any, timeout: float | None) -> bool:
+def sleep_on(lock: Any, timeout: float | None) -> bool:
     """Take the lock, or wait for so many seconds.  Only here does a plain thread's wait mean that Ctrl-C may be raised.
 
-    CPython does not see a signal that comes while the main thread is on its way to sleep (without a GIL it offers its CPU to
-    others forty times on that way), or that the system gives to another thread.  Its handler would run when somebody wakes
-    us; so that thread looks up now and then.
+    CPython does not see a signal that comes while the main thread is on its way to sleep, or that the system gives to another
+    thread.  (On that way it gives the GIL away, or without one offers its CPU to others forty times.)  Its handler would run
+    when somebody wakes us; so that thread looks up now and then.
     """
     left = inf if timeout is None else min(max(timeout, 0.0), FOREVER)
     if threading.get_ident() != threading.main_thread().ident:
         return bool(lock.acquire(timeout=-1 if timeout is None else left))
     until = monotonic() + left
-    glance = 0.05
+    glance = FIRST_GLANCE
     while not (done := lock.acquire(timeout=max(0.0, min(glance, left)))) and left > glance:
         left = until - monotonic()
         glance = min(glance * 2, RAREST_GLANCE)
@@ -380,7 +381,7 @@ def _sleep_on(lock: Any, timeout: float | None) -> bool:
 def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: str) -> Any:
     try:
         parked_threads.add(w)
-        done = _sleep_on(w.lock, timeout)
+        done = sleep_on(w.lock, timeout)
     except BaseException:
         # A signal handler raised (Ctrl-C).  Either nothing has happened and nothing will, or it has already happened
         # and the value must not vanish with us.
