@@ -5,6 +5,7 @@ Both on the main goroutine of a run and on the plain main thread.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket as std_socket
@@ -142,7 +143,9 @@ def alarm() -> Iterator[Callable[[float], Any]]:
         raise TimeoutError("the handler's own")
 
     before = signal.signal(signal.SIGALRM, handler)
+    gc.disable()  # the interpreter ignores what a handler raises while a collection's callback runs
     yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    gc.enable()
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 
