@@ -59,6 +59,7 @@ _locks: WeakSet[Any] = WeakSet()  # of all trees
 
 
 def new_lock() -> Any:
+    """The lock of a new tree."""
     lock = threading.RLock()
     _locks.add(lock)  # 0.4 us, and only the root of a tree pays it
     return lock
@@ -222,5 +223,6 @@ def _ring(timer: list[Any]) -> None:
 
 
 def tell(told: list[Any]) -> None:
+    """Tell each of these listeners of its end.  Without the lock."""
     for listener, end in told:
         listener.tell(end)

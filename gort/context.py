@@ -19,7 +19,7 @@ started inside it: they may put their own work under it, with ``with current():`
 
 What differs from Go: `cancel` is a method, but only of what `with_cancel` and its like return (`CancelContext`), so a
 function that is given a `Context` is given no way to end it; deadlines are times of ``time.monotonic``; one need not
-call cancel to release anything (books.py).
+call cancel to release anything.
 
 How an end reaches all whom it concerns is in books.py.
 

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,16 +19,29 @@ import gort
 HOSTS = ["127.0.0.1", "::1"] if socket.has_dualstack_ipv6() else ["127.0.0.1"]
 
 
+@contextmanager
+def row_of_ports(n: int) -> Iterator[list[socket.socket]]:
+    """n sockets with ports of 127.0.0.1 in a row, so that no other program has any of them.
+
+    Below the ports that systems give out, or one may connect to itself (then it is not refused).
+    """
+    while True:
+        first = random.SystemRandom().randrange(20_000, 30_000)  # no seed: two suites may run side by side
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+            try:
+                for port, sock in enumerate(sockets, first):
+                    sock.bind(("127.0.0.1", port))
+            except OSError:  # taken
+                continue
+            yield sockets
+            return
+
+
 def unused_port() -> int:
     """A port of 127.0.0.1 at which nobody listens, and that the system gives to nobody: it lies below those."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 30_000)  # no seed: two suites may run side by side
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                pass  # taken
+    with row_of_ports(1) as [sock]:
+        return int(sock.getsockname()[1])
 
 
 def link_local() -> str:

@@ -1,6 +1,5 @@
 """The network's examples, run as a user runs them: echo.py, redis_ping.py, portscan.py."""
 
-import contextlib
 import os
 import random
 import resource
@@ -12,7 +11,7 @@ import threading
 
 import pytest
 
-from nettools import link_local, unused_port
+from nettools import link_local, row_of_ports, unused_port
 from test_examples import finish, run, start
 
 pytestmark = pytest.mark.limit(150)
@@ -188,25 +187,6 @@ def test_redis_s_own_programs(redis):
 
 
 # -- portscan.py ---------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def row_of_ports(n):
-    """n sockets with ports in a row, so that no other program has any of them.
-
-    Below the ports that systems give out, or one may connect to itself (then it is not refused).
-    """
-    while True:
-        first = random.SystemRandom().randrange(20_000, 30_000)
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-            try:
-                for port, sock in enumerate(sockets, first):
-                    sock.bind(("127.0.0.1", port))
-            except OSError:  # taken
-                continue
-            yield sockets
-            return
 
 
 def test_portscan():

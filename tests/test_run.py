@@ -472,9 +472,21 @@ def test_24_the_thread_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         run(int, procs=1)
 
 
+TELL_PRESSES = """
+def tell_presses():
+    def watch(handler, last=None):
+        while True:
+            if handler.last is not last:
+                last = handler.last
+                print("seen")
+            time.sleep(0.001)
+    threading.Thread(target=watch, args=[signal.getsignal(signal.SIGINT)], daemon=True).start()
+"""  # prints a line for each Ctrl-C that the run's handler has recorded
+
+
 def interrupted(body: str, *cues: str) -> subprocess.CompletedProcess[str]:
     """Run a program, and press Ctrl-C each time when it has printed the next of these lines."""
-    args = [sys.executable, "-u", "-c", PRELUDE + textwrap.dedent(body)]
+    args = [sys.executable, "-u", "-c", PRELUDE + TELL_PRESSES + textwrap.dedent(body)]
     child = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None and child.stderr is not None
     out = ""
@@ -644,14 +656,8 @@ def test_repeated_ctrl_c_leaves_a_blocking_call_behind(shielded: bool) -> None:
         def call():
             print("ready")
             threading.Event().wait()
-        def watch(handler, last=None):
-            while True:
-                if handler.last is not last:
-                    last = handler.last
-                    print("seen")
-                time.sleep(0.001)
         def main():
-            threading.Thread(target=watch, args=[signal.getsignal(signal.SIGINT)], daemon=True).start()
+            tell_presses()
             try:
                 with {block}:
                     gort.blocking(call)
@@ -677,14 +683,8 @@ def test_a_call_that_was_left_behind_is_over_for_main(limit: float) -> None:
             time.sleep(0.05)  # the limit is over by then, and waits for us
             print("ready")
             threading.Event().wait()
-        def watch(handler, last=None):
-            while True:
-                if handler.last is not last:
-                    last = handler.last
-                    print("seen")
-                time.sleep(0.001)
         def main():
-            threading.Thread(target=watch, args=[signal.getsignal(signal.SIGINT)], daemon=True).start()
+            tell_presses()
             try:
                 try:
                     with gort.timeout({limit}):

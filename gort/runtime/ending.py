@@ -23,7 +23,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from .wait import RAREST_GLANCE
+from .wait import glances
 
 LOOKS = 20  # in the time of grace
 MOST = 5  # goroutines named
@@ -112,5 +112,6 @@ def _say(machines: list[Any], grace: float) -> None:
 
 def join_end(sched: Any) -> None:
     """Wait until every machine has ended."""
-    while not sched.ended.wait(RAREST_GLANCE):
-        pass  # a signal that came at a bad moment is seen now: see wait.sleep_on
+    for seconds in glances(None):
+        if sched.ended.wait(seconds):
+            return

@@ -18,7 +18,7 @@ one of gort's functions (waiting in one does not count, nor do the green twins);
 "Own code" means: no frame of gort between the goroutine's base and the interrupted line.
 
 CPython may lose a signal that arrives just when the thread goes to sleep: the handler runs only when something else wakes
-it.  So a main thread looks up now and then (wait.sleep_on).  Without a GIL, where that moment is long, `run` also lets the
+it.  So a main thread looks up now and then (wait.glances).  Without a GIL, where that moment is long, `run` also lets the
 interpreter write each signal into a pipe (signal.set_wakeup_fd) that the machine's poller waits for, which cannot be missed.
 """
 

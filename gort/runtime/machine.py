@@ -47,7 +47,7 @@ from .handoff import NEVER, Clock, Watch
 from .poller import Poller
 from .processor import SLICE, Processor
 from .timers import INFINITY
-from .wait import FIRST_GLANCE, FOREVER, RAREST_GLANCE, Hub, sleep_on
+from .wait import FOREVER, Hub, glances, sleep_on
 
 DOUBT = 10e-3  # seconds
 MOST_DOUBT = 5.0
@@ -358,17 +358,13 @@ class Machine(Delivery, Crew, Alongside):
             self._blame_main(exc)
 
     def _fetch_and_glance(self, timeout: float) -> list[Any]:
-        """`fetch` on the thread of a `run`: for a signal that came at a bad moment.  See wait.sleep_on."""
+        """`fetch` on the thread of a `run`: for a signal that came at a bad moment."""
         poller: Any = self.poller
-        glance = FIRST_GLANCE
-        if 0 <= timeout <= glance:
-            return poller.fetch(timeout)
-        events = poller.fetch(glance)
-        if not events:
-            until = INFINITY if timeout < 0 else monotonic() + timeout - glance
-            while not events and not poller.lost and (left := until - monotonic()) > 0:
-                glance = min(glance * 2, RAREST_GLANCE)
-                events = poller.fetch(min(glance, left))
+        events: list[Any] = []
+        for seconds in glances(None if timeout < 0 else timeout):
+            events = poller.fetch(seconds)
+            if events or poller.lost:
+                break
         return events
 
     def _end(self) -> None:

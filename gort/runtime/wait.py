@@ -44,6 +44,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from math import inf
 from time import monotonic
 from typing import Any
@@ -61,7 +62,7 @@ Ticket = list[Any]
 
 FOREVER = threading.TIMEOUT_MAX
 FIRST_GLANCE = 0.05  # seconds that a signal may go unseen by a main thread that sleeps, if it came at a bad moment;
-RAREST_GLANCE = 1.0  # the longer it sleeps the longer: see sleep_on
+RAREST_GLANCE = 1.0  # the longer it sleeps the longer: see glances
 
 COLLECTING = GortError(
     "a finalizer cannot wait here: the garbage collector runs it in the middle of one of gort's own operations; "
@@ -360,22 +361,32 @@ def is_late(error: BaseException) -> bool:
     return hasattr(error, "of_gort")
 
 
-def sleep_on(lock: Any, timeout: float | None) -> bool:
-    """Take the lock, or wait for so many seconds.  Only here does a plain thread's wait mean that Ctrl-C may be raised.
+def glances(timeout: float | None) -> Iterator[float]:
+    """For how long the main thread sleeps at a time until so many seconds are over: in between it looks up.
 
     CPython does not see a signal that comes while the main thread is on its way to sleep, or that the system gives to another
     thread.  (On that way it gives the GIL away, or without one offers its CPU to others forty times.)  Its handler would run
-    when somebody wakes us; so that thread looks up now and then.
+    when somebody wakes that thread.
     """
     left = inf if timeout is None else min(max(timeout, 0.0), FOREVER)
-    if threading.get_ident() != threading.main_thread().ident:
-        return bool(lock.acquire(timeout=-1 if timeout is None else left))
     until = monotonic() + left
     glance = FIRST_GLANCE
-    while not (done := lock.acquire(timeout=max(0.0, min(glance, left)))) and left > glance:
+    while True:
+        yield max(0.0, min(glance, left))
+        if left <= glance:
+            return
         left = until - monotonic()
         glance = min(glance * 2, RAREST_GLANCE)
-    return bool(done)
+
+
+def sleep_on(lock: Any, timeout: float | None) -> bool:
+    """Take the lock, or wait for so many seconds.  Only here does a plain thread's wait mean that Ctrl-C may be raised."""
+    if threading.get_ident() != threading.main_thread().ident:
+        return bool(lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), FOREVER)))
+    for seconds in glances(timeout):
+        if lock.acquire(timeout=seconds):
+            return True
+    return False
 
 
 def _park_thread(w: ThreadWaiter, ticket: Ticket, timeout: float | None, what: str) -> Any:
