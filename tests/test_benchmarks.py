@@ -404,7 +404,9 @@ def test_progress_knows_the_time_left_from_the_last_round():
 @pytest.mark.parametrize("columns", [0, 1, 20, 200])
 def test_progress_keeps_to_one_line_of_its_terminal(monkeypatch, columns):
     # Broken: a narrow terminal is filled with lines. It is stderr's, for stdout is a file in `> RESULTS.md`.
-    monkeypatch.setattr(progress.os, "get_terminal_size", lambda fd: {7: progress.os.terminal_size((columns, 24))}[fd])
+    real = progress.os.get_terminal_size  # pytest asks for its own
+    size = progress.os.terminal_size((columns, 24))
+    monkeypatch.setattr(progress.os, "get_terminal_size", lambda fd: size if fd == 7 else real(fd))
     stream = io.StringIO()
     stream.isatty, stream.fileno = (lambda: True), (lambda: 7)
     Progress(["a"], 1, stream).start("a", "x" * 300)

@@ -105,20 +105,19 @@ def test_other_machines_goroutines_go_on_beside_a_blocked_one() -> None:
 
 def test_a_goroutine_that_computes_does_not_stop_the_others(procs: int) -> None:
     """Broken: a loop without a runtime call keeps fresh goroutines and timers from running."""
+    over: list[int] = []
 
-    def main() -> None:
-        over: list[int] = []
+    def compute() -> None:
+        while not over:
+            pass
 
-        def compute() -> None:
-            while not over:
-                pass
-
-        tasks = [go(compute) for _ in range(procs)]
-        go(lambda: gort.after_func(0.01, lambda: over.append(1)))
+    # Not started by a goroutine, which may give way in `go` to the first of them (its slice is over, or a garbage
+    # collection has run), and is stranded by it then.
+    with Runtime(procs) as runtime:
+        tasks = [runtime.go(compute) for _ in range(procs)]
+        runtime.go(lambda: gort.after_func(0.01, lambda: over.append(1)))
         for g in tasks:
             g.join()
-
-    run(main, procs=procs)
 
 
 @pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="there is no GIL to share here")

@@ -600,11 +600,12 @@ def test_close_wakes_reader_and_writer(where, procs):
         a, b = tcp_pair()
         with a, b:
             ended = gort.Chan(4)
+            begun = threading.Event()
 
-            def reads(first):
+            def reads():
                 try:
-                    if first:
-                        a.read()
+                    a.read()
+                    begun.set()
                     while True:
                         a.read()
                 except Exception as exc:
@@ -617,16 +618,22 @@ def test_close_wakes_reader_and_writer(where, procs):
                 except Exception as exc:
                     ended.send(exc)
 
-            threads = []
-            for fn, args in ((reads, (True,)), (writes, ())):
+            goroutines, threads = [], []
+            for fn in (reads, writes):
                 if where == "goroutine":
-                    gort.go(fn, *args)
+                    goroutines.append(gort.go(fn))
                 else:
-                    threads.append(threading.Thread(target=fn, args=args))
+                    threads.append(threading.Thread(target=fn))
                     threads[-1].start()
             b.write(b"1")
-            while a._d.read.first is None or a._d.write.first is None:
+            while not begun.is_set():
                 gort.sleep(0.001)
+            if where == "goroutine":
+                while any(g.state != "waiting" for g in goroutines):
+                    gort.sleep(0.001)
+            else:
+                while a._d.read.first is None or a._d.write.first is None:
+                    gort.sleep(0.001)
             a.close()
             for _ in range(2):
                 exc = ended.recv(5)
