@@ -1,6 +1,7 @@
 """Every test has a time limit of its own: when it is over, the stacks of all threads are shown and the run ends.
 
-A test waits for events, so a limit is only ever met by a hang, and then the stacks are what one wants to see.
+A test waits for events, so a limit is only ever met by a hang, and then the stacks are what one wants to see.  It is generous,
+for a machine that is busy otherwise may be thirty times as slow.
 ``@pytest.mark.limit(seconds)`` changes it for one test.
 """
 
@@ -9,11 +10,12 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import signal
 import sys
 
 import pytest
 
-LIMIT = float(os.environ.get("GORT_TEST_LIMIT", "60"))
+LIMIT = float(os.environ.get("GORT_TEST_LIMIT", "120"))
 _stderr = 2
 
 
@@ -21,6 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
     global _stderr
     # Not later, for pytest captures descriptor 2 while tests run, and not earlier, for it does so while this is imported.
     _stderr = os.dup(2)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell that starts us in the background hands that down to all
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "limit(seconds): a time limit other than the default one")
 
 

@@ -713,7 +713,6 @@ def test_closing_while_it_blocks() -> None:
     assert cleaned == [1, 1, 1]
 
 
-@pytest.mark.limit(100)
 def test_memory() -> None:
     """Broken: a thread that only sleeps takes more than a few pages of gort's (CPython's own take 45 KB without a GIL)."""
     done = program(

@@ -970,7 +970,7 @@ class Flood:
                 self.got[0].append(got[0])  # type: ignore[arg-type]
 
 
-@pytest.mark.limit(60 + 3 * STRESS)
+@pytest.mark.limit(120 + 3 * STRESS)
 def test_no_value_vanishes_or_doubles_however_one_cancels(procs: int, jitter: None) -> None:
     """Breaks: the promise: an operation that is cancelled has either happened or not.
 
@@ -996,7 +996,7 @@ def test_no_value_vanishes_or_doubles_however_one_cancels(procs: int, jitter: No
     print(rounds, "rounds,", 450 * rounds, "values, interrupted by", dict(total))
 
 
-@pytest.mark.limit(60 + 3 * STRESS)
+@pytest.mark.limit(120 + 3 * STRESS)
 def test_no_value_vanishes_on_plain_threads(jitter: None) -> None:
     """Breaks: the same promise for plain threads in blocks that are cancelled by time limits, contexts and others."""
     a: Chan[int] = Chan()

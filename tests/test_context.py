@@ -609,7 +609,7 @@ def test_one_of_many_cancels_wins(procs: int, jitter: None) -> None:
     run(main, procs=procs)
 
 
-@pytest.mark.limit(60 + 5 * STRESS)
+@pytest.mark.limit(120 + 5 * STRESS)
 def test_simultaneous_and_layered_cancels(procs: int, jitter: None) -> None:
     """Breaks: a deadlock, a lost or a second end, when trees end at many places at once.  Behaviour 33.
 

@@ -814,7 +814,7 @@ def test_context_is_inherited() -> None:
 # -- many at once ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.limit(60 + 3 * STRESS)
+@pytest.mark.limit(120 + 3 * STRESS)
 def test_simultaneous_and_layered_ends(procs: int, jitter: None) -> None:
     """Breaks: a deadlock, an orphan, a lost error, when a tree of groups ends for many reasons at once.  Behaviour 33.
 

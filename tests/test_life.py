@@ -20,7 +20,7 @@ import pytest
 # GORT_STRESS=number below 1: so many times 200, for a look at the whole of it in little time.
 TIMES = max(2, round(200 * min(1.0, float(os.environ["GORT_STRESS"])))) if os.environ.get("GORT_STRESS") else 1
 EVERY = TIMES > 1  # every combination of parameters, or those that differ most
-LIMIT = 60 if TIMES == 1 else 3600
+LIMIT = 120 if TIMES == 1 else 3600
 
 pytestmark = [pytest.mark.limit(LIMIT), pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")]
 

@@ -26,7 +26,7 @@ from gort import Chan, Runtime, Ticker, Timer, after, go, gosched, run, select, 
 from spreading import spread
 
 STRESS = float(os.environ.get("GORT_STRESS") or 0.3)
-LIMIT = 60 + 2 * STRESS
+LIMIT = 120 + 2 * STRESS
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ SECONDS = float(os.environ.get("GORT_STRESS") or 0.1)
 SEED = int(os.environ.get("GORT_SEED") or random.SystemRandom().randrange(2**32))
 LONG = SECONDS >= 1
 
-pytestmark = [pytest.mark.limit(SECONDS + 60), pytest.mark.usefixtures("_say_seed", "jitter")]
+pytestmark = [pytest.mark.limit(SECONDS + 120), pytest.mark.usefixtures("_say_seed", "jitter")]
 
 
 @pytest.fixture(scope="module")
