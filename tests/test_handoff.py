@@ -78,23 +78,20 @@ def test_other_machines_goroutines_go_on_beside_a_blocked_one() -> None:
     def main() -> None:
         inner: Chan[Any] = Chan()
         turns: list[int] = []
-        enough = threading.Event()
+        entered, enough = threading.Event(), threading.Event()
+
+        def first() -> None:  # makes the P go to another machine, where `elsewhere` starts
+            assert entered.wait(50)
 
         def elsewhere() -> None:
+            entered.set()
             inner.send(threading.get_ident())
             while len(turns) < 50:
                 sleep(1e-3)
                 turns.append(1)
             enough.set()
 
-        entered = threading.Event()
-
-        def first() -> None:  # makes the P go to another machine, where `elsewhere` starts
-            assert entered.wait(50)
-
-        g = go(first)
-        go(elsewhere)
-        gort.after_func(0.0, entered.set)
+        g, _ = go_all((first,), (elsewhere,))
         assert inner.recv() != threading.get_ident()
         g.join()
         assert enough.wait(50)

@@ -24,7 +24,7 @@ import gort
 from gort import Chan, Runtime, after, go, gosched, net, recv, run, select, sleep
 from gort.runtime import stealing
 from gort.runtime.goroutine import FREE_THREADED
-from spreading import spread
+from spreading import go_all, spread
 
 ROUNDS = 500_000 if os.environ.get("GORT_STRESS") else 3_000
 
@@ -238,7 +238,7 @@ def test_7_as_many_spinning_goroutines_as_ps_all_arrive(procs: int) -> None:
             while len(arrived) < procs:
                 pass
 
-        for g in [go(spin) for _ in range(procs)]:
+        for g in go_all(*[(spin,)] * procs):
             g.result()
         assert len(set(arrived)) == procs
 
@@ -248,7 +248,7 @@ def test_7_as_many_spinning_goroutines_as_ps_all_arrive(procs: int) -> None:
 # -- behaviour 8: no lost wake-up -----------------------------------------------------------------------------------
 
 
-@pytest.mark.limit(600 if os.environ.get("GORT_STRESS") else 60)
+@pytest.mark.limit(600 if os.environ.get("GORT_STRESS") else 120)
 @pytest.mark.parametrize("wild", [False, True], ids=["calm", "jitter"])
 def test_8_wake_ups_of_an_idle_runtime(procs: int, wild: bool, request: Any) -> None:
     """Broken: a goroutine given to a runtime whose machines are just going to sleep is never run."""
@@ -259,7 +259,7 @@ def test_8_wake_ups_of_an_idle_runtime(procs: int, wild: bool, request: Any) -> 
             assert runtime.go(lambda i=i: i).result() == i
 
 
-@pytest.mark.limit(600 if os.environ.get("GORT_STRESS") else 60)
+@pytest.mark.limit(600 if os.environ.get("GORT_STRESS") else 120)
 @pytest.mark.parametrize("wild", [False, True], ids=["calm", "jitter"])
 def test_8_wake_ups_between_machines(procs: int, wild: bool, request: Any) -> None:
     """Broken: a goroutine that another machine makes ready, while its own is going to sleep, is never run."""
