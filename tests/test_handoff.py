@@ -170,15 +170,33 @@ def test_many_unknown_blocking_calls_do_not_wait_for_each_other() -> None:
 
     def main() -> None:
         n = 50
-        barrier = threading.Barrier(n)  # passed only if all are in it at once
 
-        def block() -> None:
-            barrier.wait(50)
+        def apart() -> int:
+            barrier = threading.Barrier(n)  # passed only if all are in it at once
+            gate = threading.Event()
+            passed: list[int] = []
 
-        for _ in range(2):
+            def block() -> None:
+                passed.append(barrier.wait(50))
+                gate.wait()
+
+            def open_gate() -> None:  # by a plain thread, for a goroutine may be stranded by one of them
+                while len(passed) < n:
+                    time.sleep(0.001)
+                looks = gort.stats()["sysmon_looks"]
+                while gort.stats()["sysmon_looks"] < looks + 20:  # now it has seen that they block
+                    time.sleep(0.001)
+                gate.set()
+
+            opener = threading.Thread(target=open_gate)
+            opener.start()
+            before = gort.stats()["started_apart"]
             for g in go_all(*[(block,)] * n):
                 g.result()
-        assert gort.stats()["started_apart"] >= n  # all of the second wave, and most of the first
+            opener.join()
+            return gort.stats()["started_apart"] - before
+
+        assert apart() + apart() >= n  # of the first wave most, and then all but those whose machine has lost its P just then
 
     run(main, procs=2)
 

@@ -126,6 +126,7 @@ class Spares:
         self.lock = threading.Lock()
         self.idle: deque[_Spare] = deque()
         self.all: set[_Spare] = set()
+        self.leaving: set[_Spare] = set()  # dismissed, and about to end: they count no longer
         self.closed = False
         self.started = 0
 
@@ -190,6 +191,7 @@ class Spares:
             if over or not self._next(spare, first):
                 with self.lock:
                     self.all.discard(spare)
+                    self.leaving.discard(spare)
                 return
 
     def _next(self, spare: _Spare, first: bool) -> bool:
@@ -212,6 +214,8 @@ class Spares:
         """Under the lock."""
         spare = self.idle.popleft()
         spare.over = True
+        self.all.discard(spare)
+        self.leaving.add(spare)
         if self.idle:
             self.idle[0].wake()  # to look at the clock
         return spare
@@ -223,9 +227,7 @@ class Spares:
         try:
             if not self.idle:
                 return False
-            spare = self._dismiss_first()
-            self.all.discard(spare)
-            spare.wake()
+            self._dismiss_first().wake()
         finally:
             self.lock.release()
         return True
@@ -249,13 +251,14 @@ class Spares:
         self.lock = threading.Lock()
         self.idle.clear()
         self.all.clear()
+        self.leaving.clear()
         self.closed = True
 
     def threads(self) -> list[threading.Thread]:
         """Those that the end waits for: all but those in a call that its caller has abandoned."""
         found = []
         with self.lock:
-            for spare in self.all:
+            for spare in self.all | self.leaving:
                 job = spare.job
                 if spare.thread is not None and (job is None or not job[0][2].abandoned):
                     found.append(spare.thread)

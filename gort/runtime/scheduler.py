@@ -219,15 +219,12 @@ class Scheduler(Manning, Keeping):
             self.idle.append(p)
             # Something in the LRQ: the P was taken from a machine that is stuck, or somebody put it there who had lost
             # the P (`rescue`).  Nobody to keep its timers: likewise, or the keeper ends.  Both are asked by operations
-            # that exclude those of a machine that does not know yet (handoff.py).
-            self.in_hands += 1
+            # that exclude those of a machine that does not know yet (handoff.py); to look at an item is one, len is not.
             try:
-                p.lrq.appendleft(p.lrq.popleft())
+                p.lrq[0]
                 needed = True
             except IndexError:
                 needed = p.keeper is None and (p.timers.next() != INFINITY or bool(self.grq))
-            self.moves += 1
-            self.in_hands -= 1
             if needed and self.ms and not self._assign(p):
                 # No thread to be had: what it has goes to the others, if there are any.
                 heir = next((q for q in self.allp if q.m is not None and q.m.p is q), None)

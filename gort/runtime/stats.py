@@ -6,7 +6,7 @@ on; reading them all is not one moment's picture, but each is exact.
 
 from __future__ import annotations
 
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from .goroutine import FREE_THREADED
@@ -84,15 +84,18 @@ def count(sched: Any) -> int:
     counts: list[int] = []
     moved: list[int] = []  # likewise, but something was moved meanwhile
     before = _happened(sched)
-    for _ in range(10):
+    for look in range(10):
         ms = list(sched.ms)
         n = -sum(m.ended for m in ms) if FREE_THREADED else sum(m.live() for m in ms)
-        n += sum(map(len, sched.queues())) + sched.in_hands + sum((m.solo is not None) + (m.moves & 1) for m in ms)
+        hands = sched.in_hands + sum(m.moves & 1 for m in ms)
+        n += sum(map(len, sched.queues())) + hands + sum(m.solo is not None for m in ms)
         if FREE_THREADED:
             n += sum(m.started for m in {*ms, *list(sched.ms)})
         after = _happened(sched)
         if after == before:
-            return n
+            if not hands or look == 9:
+                return n
+            sleep(1e-5 * 2**look)  # they may be empty: the system has stopped that thread at a bad moment
         (counts if after[0] == before[0] else moved).append(n)
         before = after
     return min(counts) if counts and FREE_THREADED else max(counts + moved)
