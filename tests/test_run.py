@@ -705,6 +705,58 @@ def test_a_call_that_was_left_behind_is_over_for_main(limit: float) -> None:
     assert (done.returncode, told) == (0, ["ready", "told", "over"]), done
 
 
+def test_two_presses_are_told_though_main_waits_no_more() -> None:
+    """Broken: main leaves a call behind for a second Ctrl-C, meets its time limit there and ends, and nobody is told of either."""
+    done = interrupted(
+        """
+        def call():
+            time.sleep(0.05)  # the limit is over by then, and waits for us
+            print("ready")
+            threading.Event().wait()
+        def main():
+            tell_presses()
+            try:
+                with gort.timeout(0.001):
+                    gort.blocking(call)
+            except TimeoutError:
+                print("over")
+        run(main, procs=1)
+        """,
+        "ready",
+        "seen",
+    )
+    assert "over" in done.stdout
+    assert done.returncode == -signal.SIGINT, done.stderr
+
+
+def test_a_shield_that_begins_does_not_hold_back_the_second_press() -> None:
+    """Broken: two presses that came while main was about to go on are put away by the next shield, and the next."""
+    done = interrupted(
+        """
+        def main():
+            tell_presses()
+            ch = Chan(1)
+            def other():
+                ch.send(1)  # main is ready now
+                print("ready")
+                handler = signal.getsignal(signal.SIGINT)
+                while not hasattr(handler.last, "insists"):
+                    time.sleep(0.001)
+            with gort.shield():
+                go(other)
+                ch.recv()
+            for _ in range(1000):
+                with gort.shield():
+                    sleep(0.05)
+        run(main, procs=1)
+        """,
+        "ready",
+        "seen",
+    )
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert "in main" in done.stderr
+
+
 @pytest.mark.parametrize("waits", ["sleep(1000)", "gort.blocking(time.sleep, 1000)", "gort.Event().wait()"])
 def test_ctrl_c_on_a_plain_thread_beside_a_runtime(waits: str) -> None:
     """Broken: the main thread, a plain one beside the background runtime, cannot be interrupted in a wait of gort's."""

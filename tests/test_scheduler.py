@@ -245,6 +245,46 @@ def test_7_as_many_spinning_goroutines_as_ps_all_arrive(procs: int) -> None:
     run(main, procs=procs)
 
 
+@pytest.mark.parametrize("how", ["blocks", "computes"])
+def test_what_waits_at_a_p_out_of_use_goes_on(how: str) -> None:
+    """Broken: gomaxprocs takes a P out of use whose machine does not come back, and what stands there, or its timers, wait for that."""
+    came: list[str] = []
+    over = threading.Event()
+
+    def comes(what: str) -> None:
+        came.append(what)
+        if len(came) == 4:
+            over.set()
+
+    def holds(k: int) -> None:
+        arrived.append(k)
+        while len(arrived) < 4:  # each of them has a P, and a machine, to itself
+            pass
+        ms = gort.stats()["ms"]
+        mine[k] = next((m["p"] for m in ms if m["ident"] == threading.get_ident() and m["p"] is not None), -1)
+        while len(mine) < 4:
+            pass
+        if mine[k] == max(mine.values()):  # 3, unless sysmon has taken that one from whoever had it
+            for _ in range(3):
+                go(comes, "fresh")
+            gort.after_func(0.001, comes, "timer")
+            ready.set()
+            assert how == "computes" or over.wait(50)
+            while not over.is_set():
+                pass
+
+    arrived: list[int] = []
+    mine: dict[int, int] = {}
+    ready = threading.Event()
+    with Runtime(4) as runtime:
+        tasks = [runtime.go(holds, k) for k in range(4)]
+        assert ready.wait(50)
+        runtime.gomaxprocs(1)  # that P is out of use from now on, and held
+        for g in tasks:
+            g.result()
+        assert sorted(came) == ["fresh"] * 3 + ["timer"]
+
+
 # -- behaviour 8: no lost wake-up -----------------------------------------------------------------------------------
 
 

@@ -640,6 +640,35 @@ def test_a_program_that_stops_when_told():
     assert (done.stdout, done.stderr, done.returncode) == ("told by SIGTERM\n", "", 0)
 
 
+@pytest.mark.parametrize("data", [b"", b"precious"])
+def test_other_code_closes_the_pipe_that_signals_are_written_to(data: bytes):
+    """Broken: what has its numbers by then, a pipe of the program's, is read by gort, which waits for data there, and closed."""
+    done = program(
+        f"""
+        import os, gort
+
+        ours = []
+
+        def main():
+            os.closerange(3, 100)
+            ours.extend(os.pipe())
+            os.write(ours[1], {data!r})
+            for _ in range(2):
+                gort.sleep(0.001)
+            os.set_blocking(ours[0], False)
+            try:
+                return os.read(ours[0], 100)
+            except BlockingIOError:
+                return b""
+
+        print(gort.run(main))
+        for fd in ours:
+            os.close(fd)
+        """
+    )
+    assert (done.stdout, done.returncode) == (f"{data!r}\n", 0), done.stderr
+
+
 @pytest.mark.parametrize("handler", ["leave", "functools.partial(leave)", "Leave()", "Leave().leave"])
 def test_sys_exit_in_a_handler(handler: str):
     """Broken: it ends whichever goroutine runs at that moment, without a word, and the program goes on."""

@@ -26,6 +26,7 @@ from gort.green import socket as green_socket
 from gort.green import subprocess as green_subprocess
 from gort.green import threading as green_threading
 from gort.green import time as green_time
+from gort.runtime.netpoll import Descriptor
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX")
 
@@ -210,3 +211,32 @@ def test_a_signal_that_does_not_wake_the_main_thread_is_seen(where: str, timeout
         body()
     else:
         gort.run(body, procs=1)
+
+
+@pytest.mark.parametrize("timeout", [None, LONG])
+def test_a_signal_that_does_not_wake_the_main_thread_in_io_is_seen(timeout: float | None, alarm: Any) -> None:
+    """Broken: likewise, where a plain main thread waits for a descriptor."""
+    alarm(0)
+    r, w = os.pipe()
+    os.set_blocking(r, False)
+    descriptor = Descriptor(r)
+
+    def other() -> None:
+        while descriptor.read.first is None:
+            time.sleep(0.001)
+        signal.pthread_kill(threading.get_ident(), signal.SIGALRM)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    try:
+        with pytest.raises(TimeoutError, match="^the handler's own$"):
+            descriptor.wait_read(timeout)
+            descriptor.wait_read(timeout)  # the first may be for what was there before
+        thread.join()
+        assert descriptor.read.first is None
+        with pytest.raises(TimeoutError, match="timed out after 0.06"):  # longer than the first glance
+            descriptor.wait_read(0.06)
+    finally:
+        descriptor.close()
+        os.close(r)
+        os.close(w)

@@ -17,11 +17,14 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 import time
 from collections import deque
 from math import ceil, inf
 from time import monotonic
 from typing import Any
+
+from .wait import glances
 
 
 class Bell:
@@ -56,8 +59,12 @@ class Bell:
         poll.register(fd, what)
         poll.register(self.pipe[0], select.POLLIN)
         left = max(0.0, until - monotonic())
-        events = poll.poll(None if left == inf else min(ceil(left * 1000), 2**31 - 1))
-        return any(number == fd for number, _bits in events)
+        main = threading.get_ident() == threading.main_thread().ident
+        for seconds in glances(None if left == inf else left) if main else (left,):
+            events = poll.poll(None if seconds == inf else min(ceil(seconds * 1000), 2**31 - 1))
+            if events:
+                return any(number == fd for number, _bits in events)
+        return False
 
     def rest(self) -> None:
         os.read(self.pipe[0], 1)  # blocks until it has been rung

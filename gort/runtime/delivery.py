@@ -121,10 +121,17 @@ class Delivery:
             else:
                 shields = scope.shields
         if insists:  # not for a shield, nor for a call that blocks
+            if not getattr(getattr(carrier.pending, "scope", None), "active", True):
+                self.advance(carrier)  # its block was left by another goroutine, scope.py
             if carrier.pending is not None and self._throw(carrier, True):
-                if any(type(first) is type(exc) for first in (carrier.pending, *getattr(g, "_more", ()))):
-                    exc.raised = True  # type: ignore[attr-defined]  # the first one is, or will be, and stands for both
+                if type(carrier.pending) is type(exc):
+                    exc.raised = True  # type: ignore[attr-defined]  # the first one is, and stands for both
                     return
+                more = getattr(g, "_more", [])
+                for n, first in enumerate(more):
+                    if type(first) is type(exc):
+                        more[n] = exc  # it stands for the first one: the one that was sent last must not get lost
+                        return
             g._held = [other for other in getattr(g, "_held", ()) if type(other) is not type(exc)]
             shields = getattr(g, "_shields", 0)
         if getattr(g, "_shields", 0) > shields:  # aimed at something outside a shield that it is in

@@ -244,6 +244,8 @@ def take(sched: Any, m: Any, p: Any) -> bool:
 
 def wanted(sched: Any, p: Any, now: float, blocked: bool) -> bool:
     """Does anything wait for this P?  (Fresh work at a machine that computes is stolen instead, if a P is idle.)"""
+    if p.dead:  # out of use (gomaxprocs): nobody waits for it, and nobody steals from it
+        return bool(p.lrq) or p.timers.peek() <= now
     if sched.waiting_for_p or p.timers.peek() <= now:
         return True
     return bool(p.lrq or sched.grq) and (blocked or not sched.idle)

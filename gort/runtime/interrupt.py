@@ -37,6 +37,7 @@ from .bell import Bell
 from .carrier import Carrier, carry
 from .goroutine import FREE_THREADED, Goroutine
 from .netpoll import new_poller
+from .poller import close_own
 from .stacks import of_gort
 
 _RUN_CODE = carry.__code__
@@ -85,6 +86,7 @@ class Interrupt:
         self.on_main = _on_main_thread()
         self.before: Any = None  # the handler found, if ours is in its place
         self.pipe: tuple[int, int] | None = None
+        self.ends: list[os.stat_result] = []
         self.old_fd = -1
 
     def __call__(self, _number: int, frame: FrameType | None) -> None:
@@ -136,6 +138,7 @@ class Interrupt:
 
     def _wake_by_pipe(self) -> None:
         read, write = self.pipe = os.pipe()
+        self.ends = [os.fstat(fd) for fd in self.pipe]
         os.set_blocking(read, False)
         os.set_blocking(write, False)
         self.old_fd = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -144,12 +147,11 @@ class Interrupt:
             self._close_pipe()
             return
         self.m.poller = new_poller(self.m.ready)
-        self.m.poller.add_bell(read)
+        self.m.poller.add_bell(read, self._sleep_without_pipe)
 
     def _close_pipe(self) -> None:
         assert self.pipe is not None
-        os.close(self.pipe[0])
-        os.close(self.pipe[1])
+        close_own(self.pipe, self.ends)
         self.pipe = None
 
     def _sleep_without_pipe(self) -> None:

@@ -12,7 +12,7 @@ import select
 import stat
 from typing import Any
 
-from .poller import GONE, MOST, Poller, poll_gone, strays
+from .poller import GONE, MOST, Poller, close_own, poll_gone, strays
 
 
 def _waking(fd: int) -> Any:
@@ -42,14 +42,14 @@ class KqueuePoller(Poller):
             raise
         self.kqueue, self.poll = kqueue, kqueue.control
         self.waker, self.bell = pipe
-        self.bells.add(self.waker)
+        self.bells[self.waker] = self.ends[0], lambda: None  # whoever rings finds that
 
     def _numbers(self) -> tuple[int, ...]:
         return self.kqueue.fileno(), self.waker, self.bell
 
     def _reopen(self) -> None:
         old = self.kqueue
-        self.bells.discard(self.waker)  # before there is a new one, which may have the same number
+        self.bells.pop(self.waker, None)  # before there is a new one, which may have the same number
         self._open()
         strays.append(old)
 
@@ -118,9 +118,4 @@ class KqueuePoller(Poller):
             self.kqueue.close()
         except OSError:
             pass  # in the child of a fork, which does not inherit it
-        for fd, end in zip((self.waker, self.bell), self.ends):
-            try:
-                if os.path.samestat(os.fstat(fd), end):  # else it is somebody else's by now
-                    os.close(fd)
-            except OSError:
-                pass  # other code has closed it
+        close_own((self.waker, self.bell), self.ends)

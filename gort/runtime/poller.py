@@ -22,6 +22,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 MOST = 1024  # events fetched at a time
@@ -36,6 +37,21 @@ def poll_gone(*_: Any) -> list[Any]:
     raise OSError(errno.EBADF, "the poller's descriptors were closed by other code")
 
 
+def is_still(fd: int, end: os.stat_result) -> bool:
+    """Is this number what it was?  Else other code has closed it, and it may be somebody else's by now."""
+    try:
+        return os.path.samestat(os.fstat(fd), end)
+    except OSError:
+        return False
+
+
+def close_own(fds: Iterable[int], ends: Iterable[os.stat_result]) -> None:
+    """Close those numbers that are still ours."""
+    for fd, end in zip(fds, ends):
+        if is_still(fd, end):
+            os.close(fd)
+
+
 class Poller:
     """The common part."""
 
@@ -45,7 +61,7 @@ class Poller:
         self.closed = False
         self.lost = False  # events were fetched, and an exception came before they were delivered
         self.descriptors: dict[int, Any] = {}
-        self.bells: set[int] = set()
+        self.bells: dict[int, tuple[os.stat_result, Callable[[], None]]] = {}
         self.told = False
         self.poll: Any = poll_gone
 
@@ -90,10 +106,23 @@ class Poller:
             if self in descriptor.pollers:
                 descriptor.pollers.remove(self)
 
-    def add_bell(self, fd: int) -> None:
-        """End a `fetch` whenever something is written to this pipe; it is read and thrown away."""
-        self.bells.add(fd)
+    def add_bell(self, fd: int, gone: Callable[[], None]) -> None:
+        """End a `fetch` whenever something is written to this pipe; it is read and thrown away.
+
+        gone: what is called when we find that other code has closed it.
+        """
+        self.bells[fd] = os.fstat(fd), gone
         self._enlist(fd)
+
+    def _has_bell(self, fd: int) -> bool:
+        if fd not in self.bells:
+            return False
+        end, gone = self.bells[fd]
+        if is_still(fd, end):
+            return True
+        del self.bells[fd]
+        gone()
+        return False
 
     def _enlist(self, fd: int) -> None:
         """`_register`; and if it turns out that our own numbers are gone, with new ones."""
@@ -121,7 +150,7 @@ class Poller:
             return True
 
     def _drain(self, fd: int) -> None:
-        if fd in self.bells:
+        if self._has_bell(fd):
             try:
                 while len(os.read(fd, 4096)) == 4096:
                     pass
@@ -131,7 +160,7 @@ class Poller:
     def fire_all(self) -> None:
         """Treat every descriptor as ready."""
         self.lost = False
-        for fd in self.bells:
+        for fd in list(self.bells):
             self._drain(fd)
         for descriptor in list(self.descriptors.values()):
             descriptor.read.hup = True  # nothing is known about it any more
@@ -174,7 +203,7 @@ class Poller:
                 self._reopen()
             except OSError:
                 return False
-            for fd in (*self.bells, *self.descriptors):
+            for fd in (*filter(self._has_bell, list(self.bells)), *self.descriptors):
                 try:
                     self._register(fd)
                 except OSError:

@@ -97,7 +97,8 @@ class Scheduler(Manning, Keeping):
 
     def queues(self) -> list[deque[Goroutine[Any]]]:
         """Where goroutines stand that have not started."""
-        return [self.grq, self.backlog, *(p.lrq for p in [*self.leaving, *self.allp])]
+        # (`set_procs` stores `leaving` first, so we read it last: a P that it moves is seen in one of them.)
+        return [self.grq, self.backlog, *(p.lrq for p in dict.fromkeys([*self.allp, *self.leaving]))]
 
     def inject(self, g: Goroutine[Any]) -> None:
         """Put a goroutine on the GRQ: from a thread that is no M, or from an M that has lost its P."""

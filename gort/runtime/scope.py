@@ -182,9 +182,10 @@ class Shield:
             g._shields = getattr(g, "_shields", 0) + 1
             carrier = wait.carrier()
             if carrier.pending not in (None, COLLECTING):  # had come before, and waits for a blocking operation
-                g._held = [*getattr(g, "_held", ()), carrier.pending, *getattr(g, "_more", ())]
-                g._more = []
-                carrier.pending = None
+                come = [carrier.pending, *getattr(g, "_more", ())]
+                stay = [exc for exc in come if hasattr(exc, "insists")]  # no shield is for those
+                g._held = [*getattr(g, "_held", ()), *(exc for exc in come if not hasattr(exc, "insists"))]
+                carrier.pending, *g._more = stay or [None]
 
     def __exit__(self, _type: object, exc: BaseException | None, _tb: object) -> None:
         g = self.g

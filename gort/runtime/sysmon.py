@@ -155,7 +155,7 @@ class Sysmon:
             going = bool(sched.departures) and sched.departures.look()
             self.computing = False
             outside = self.look_outside(now)
-            if len(sched.idle) == len(sched.allp):
+            if len(sched.idle) == len(sched.allp) and not sched.leaving:
                 gilshare.want(id(self), False)
                 sched.serve()
                 if sched.departures:
@@ -175,7 +175,7 @@ class Sysmon:
                     deadlock.check(sched)
                 if idle > IDLE_LOOKS and not self.trace:
                     with sched.lock:
-                        self.deep = len(sched.idle) == len(sched.allp)
+                        self.deep = len(sched.idle) == len(sched.allp) and not sched.leaving
                     if self.deep:
                         self.rest()
                     self.deep = False
@@ -189,7 +189,7 @@ class Sysmon:
                 delay = SHORTEST
             else:
                 delay = min(delay * 2, LONGEST)
-                first = min((p.timers.peek() for p in sched.allp if p.m is not None), default=INFINITY)
+                first = min((p.timers.peek() for p in (*sched.allp, *sched.leaving) if p.m is not None), default=INFINITY)
                 if first - now < delay:
                     delay = max(first - now, SHORTEST)
 
@@ -206,7 +206,7 @@ class Sysmon:
         """One look at every busy P; did anything happen?"""
         sched = self.sched
         happened = False
-        for p in sched.allp:
+        for p in (*sched.allp, *sched.leaving):
             m = p.m
             if m is None or m.p is not p:
                 continue
@@ -237,7 +237,7 @@ class Sysmon:
                     continue
             elif still and prompt and m.watch.lazy:
                 happened = True  # it seems to have begun to block: look again soon
-            if p.lrq and sched.idle:
+            if p.lrq and sched.idle and not p.dead:
                 if stealing.ripe(p, now) and (FREE_THREADED or (gil_free and m.probed) or m.stuck or still >= 2 * SLICE):
                     happened |= sched.wake_for_work(force=True)
             stealing.look_at(p, now)
@@ -264,8 +264,9 @@ class Sysmon:
             if blocked >= SLICE or handoff.wanted(sched, p, now, True):
                 return handoff.take(sched, m, p)
             return True
-        if handoff.wanted(sched, p, now, False) and sum(not other.asleep for other in list(sched.away)) < len(sched.allp):
-            return handoff.take(sched, m, p)
+        if handoff.wanted(sched, p, now, False):
+            if p.dead or sum(not other.asleep for other in list(sched.away)) < len(sched.allp):
+                return handoff.take(sched, m, p)
         return False
 
     def learn(self, m: Any) -> None:
