@@ -253,7 +253,7 @@ def test_what_waits_at_a_p_out_of_use_goes_on(how: str) -> None:
 
     def comes(what: str) -> None:
         came.append(what)
-        if len(came) == 4:
+        if len(came) == 5:
             over.set()
 
     def holds(k: int) -> None:
@@ -273,6 +273,11 @@ def test_what_waits_at_a_p_out_of_use_goes_on(how: str) -> None:
             while not over.is_set():
                 pass
 
+    def computes() -> None:  # on the P that is left; others are to have it nevertheless
+        go(comes, "fresh")
+        while not over.is_set():
+            pass
+
     arrived: list[int] = []
     mine: dict[int, int] = {}
     ready = threading.Event()
@@ -280,9 +285,10 @@ def test_what_waits_at_a_p_out_of_use_goes_on(how: str) -> None:
         tasks = [runtime.go(holds, k) for k in range(4)]
         assert ready.wait(50)
         runtime.gomaxprocs(1)  # that P is out of use from now on, and held
+        tasks.append(runtime.go(computes))
         for g in tasks:
             g.result()
-        assert sorted(came) == ["fresh"] * 3 + ["timer"]
+        assert sorted(came) == ["fresh"] * 4 + ["timer"]
 
 
 # -- behaviour 8: no lost wake-up -----------------------------------------------------------------------------------

@@ -123,8 +123,8 @@ class Delivery:
         if insists:  # not for a shield, nor for a call that blocks
             if not getattr(getattr(carrier.pending, "scope", None), "active", True):
                 self.advance(carrier)  # its block was left by another goroutine, scope.py
-            if carrier.pending is not None and self._throw(carrier, True):
-                if type(carrier.pending) is type(exc):
+            if carrier.pending is not None:
+                if self._throw(carrier, True) and type(carrier.pending) is type(exc):
                     exc.raised = True  # type: ignore[attr-defined]  # the first one is, and stands for both
                     return
                 more = getattr(g, "_more", [])

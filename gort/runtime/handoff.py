@@ -237,9 +237,15 @@ def take(sched: Any, m: Any, p: Any) -> bool:
         m.last = p
         p.handed_off += 1
         p.keeper = None
+        sched.away[m] = None  # first, so that what it puts there, before it knows, is counted at every moment (stats.py)
         sched.leave(m, p)
-        sched.away[m] = None
     return True
+
+
+def has_room(sched: Any) -> bool:
+    """May one more machine compute without a P?  (Those whose P is out of use are as many as there were, and no more.)"""
+    extra = sum(not m.asleep and not (m.last is not None and m.last.dead) for m in list(sched.away))
+    return extra < len(sched.allp)
 
 
 def wanted(sched: Any, p: Any, now: float, blocked: bool) -> bool:

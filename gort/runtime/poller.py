@@ -152,8 +152,10 @@ class Poller:
     def _drain(self, fd: int) -> None:
         if self._has_bell(fd):
             try:
-                while len(os.read(fd, 4096)) == 4096:
+                while len(data := os.read(fd, 4096)) == 4096:
                     pass
+                if not data:  # other code has closed the end that is written to
+                    self.bells.pop(fd)[1]()
             except OSError:
                 pass  # empty, or closed by now
 

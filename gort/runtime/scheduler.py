@@ -72,7 +72,7 @@ class Scheduler(Manning, Keeping):
         self.buried: deque[Any] = deque()  # threads that ran a goroutine apart, and have left the rest to sysmon
         self.crowded = False  # many machines (surplus.MANY): threads that end do so in turn.  (Kept by apart.py.)
         self.departures = Departures()
-        self.leaving: list[Processor] = []  # taken out of use by gomaxprocs, and still held
+        self.leaving: list[Processor] = []  # taken out of use by gomaxprocs: until what is there has gone to the others
         self.in_hands = 0  # fresh goroutines that are, perhaps, in no queue at the moment; changed under the lock
         self.moves = 0  # stored before that falls: see stats.py
         self.started_apart = 0
@@ -97,8 +97,10 @@ class Scheduler(Manning, Keeping):
 
     def queues(self) -> list[deque[Goroutine[Any]]]:
         """Where goroutines stand that have not started."""
-        # (`set_procs` stores `leaving` first, so we read it last: a P that it moves is seen in one of them.)
-        return [self.grq, self.backlog, *(p.lrq for p in dict.fromkeys([*self.allp, *self.leaving]))]
+        # (`set_procs` stores `leaving` first, so we read it after `allp`: a P that it moves is seen in one of them.  And a
+        # machine that has lost its P may not know that yet, and put one there.)
+        ps = dict.fromkeys([*self.allp, *self.leaving, *(m.last for m in list(self.away) if m.last is not None)])
+        return [self.grq, self.backlog, *(p.lrq for p in ps)]
 
     def inject(self, g: Goroutine[Any]) -> None:
         """Put a goroutine on the GRQ: from a thread that is no M, or from an M that has lost its P."""
@@ -356,7 +358,7 @@ class Scheduler(Manning, Keeping):
         with self.lock:
             before = len(self.allp)
             dropped = self.allp[n:]
-            self.leaving += [p for p in dropped if p.m is not None]
+            self.leaving += dropped
             allp = self.allp[:n] + [Processor(i) for i in range(before, n)]
             self.allp = allp
             for p in dropped:

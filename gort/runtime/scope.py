@@ -183,8 +183,9 @@ class Shield:
             carrier = wait.carrier()
             if carrier.pending not in (None, COLLECTING):  # had come before, and waits for a blocking operation
                 come = [carrier.pending, *getattr(g, "_more", ())]
-                stay = [exc for exc in come if hasattr(exc, "insists")]  # no shield is for those
-                g._held = [*getattr(g, "_held", ()), *(exc for exc in come if not hasattr(exc, "insists"))]
+                stay = [exc for exc in come if hasattr(exc, "insists")]  # no shield is for those, which stand for the first ones
+                kinds = {type(exc) for exc in stay}
+                g._held = [*getattr(g, "_held", ()), *(exc for exc in come if type(exc) not in kinds)]
                 carrier.pending, *g._more = stay or [None]
 
     def __exit__(self, _type: object, exc: BaseException | None, _tb: object) -> None:

@@ -183,6 +183,8 @@ class Sysmon:
                     delay = SHORTEST
                 continue
             idle = 0
+            if len(sched.idle) == len(sched.allp):
+                sched.serve()
             happened = self.look(now, gil_free) or going
             gilshare.want(id(self), self.computing)
             if happened:
@@ -264,9 +266,8 @@ class Sysmon:
             if blocked >= SLICE or handoff.wanted(sched, p, now, True):
                 return handoff.take(sched, m, p)
             return True
-        if handoff.wanted(sched, p, now, False):
-            if p.dead or sum(not other.asleep for other in list(sched.away)) < len(sched.allp):
-                return handoff.take(sched, m, p)
+        if handoff.wanted(sched, p, now, False) and (p.dead or handoff.has_room(sched)):
+            return handoff.take(sched, m, p)
         return False
 
     def learn(self, m: Any) -> None:
