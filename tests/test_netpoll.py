@@ -1009,25 +1009,30 @@ def test_other_code_closes_a_machine_s_poller(what, reused, asleep, procs, capfd
             own = Descriptor(b)
             own.wait_write(5)  # so that this very machine has a poller
             news = gort.Chan()
+            m = getcurrent().m
+
+            def woken(*before):
+                """Sleep, and be woken by a thread that does this first."""
+
+                def wakes():
+                    while not m.asleep:
+                        time.sleep(0.001)
+                    for fn in before:
+                        fn()
+                    news.send("woken")
+
+                thread = threading.Thread(target=wakes)
+                thread.start()
+                assert news.recv(20) == "woken"
+                thread.join()
+
             with closed_twice(what, reused) as close:
                 if asleep:
-
-                    def closes():
-                        while not m.asleep:
-                            time.sleep(0.001)
-                        close()
-                        news.send("woken")
-
-                    m = getcurrent().m
-                    thread = threading.Thread(target=closes)
-                    thread.start()
-                    assert news.recv(20) == "woken"
-                    thread.join()
+                    woken(close)
                 else:
                     close()
                 if reused == "epoll" and what != "event":  # another epoll in the place of ours is noticed by a wake-up only
-                    threading.Timer(0.01, news.send, ["now"]).start()
-                    assert news.recv(20) == "now"
+                    woken()
                 gort.sleep(0.01)
                 new = Descriptor(c)
                 other = gort.go(recv, c, new)
@@ -1036,10 +1041,7 @@ def test_other_code_closes_a_machine_s_poller(what, reused, asleep, procs, capfd
                     sock.send(b"data")
                     assert g.result(20) == b"data"
                 for _ in range(3):  # and until it is woken
-                    thread = threading.Thread(target=lambda: (time.sleep(0.01), news.send("again")))
-                    thread.start()
-                    assert news.recv(20) == "again"
-                    thread.join()
+                    woken()
                 cpu = time.process_time()
                 gort.sleep(0.06)
                 assert time.process_time() - cpu < 0.05, "it spins"
