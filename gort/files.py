@@ -134,6 +134,8 @@ def meet(call: Callable[..., Any], close: Callable[[Any], object], *args: Any, *
                 close(it)
 
     def both() -> Any:
+        if not first:
+            return None  # nobody wants it any more, and it might wait for ever
         opened.append(call(*args, **kw))
         through()
         return opened[0]
