@@ -472,7 +472,7 @@ def test_24_the_thread_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         run(int, procs=1)
 
 
-TELL_PRESSES = """
+PRESSED = """
 def tell_presses():
     def watch(handler, last=None):
         while True:
@@ -481,12 +481,16 @@ def tell_presses():
                 print("seen")
             time.sleep(0.001)
     threading.Thread(target=watch, args=[signal.getsignal(signal.SIGINT)], daemon=True).start()
-"""  # prints a line for each Ctrl-C that the run's handler has recorded
+def never_ends():
+    time.sleep(0.05)  # a limit of its caller's is over by then, and waits for us
+    print("ready")
+    threading.Event().wait()
+"""  # the first prints a line for each Ctrl-C that the run's handler has recorded
 
 
 def interrupted(body: str, *cues: str) -> subprocess.CompletedProcess[str]:
     """Run a program, and press Ctrl-C each time when it has printed the next of these lines."""
-    args = [sys.executable, "-u", "-c", PRELUDE + TELL_PRESSES + textwrap.dedent(body)]
+    args = [sys.executable, "-u", "-c", PRELUDE + PRESSED + textwrap.dedent(body)]
     child = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None and child.stderr is not None
     out = ""
@@ -679,16 +683,12 @@ def test_a_call_that_was_left_behind_is_over_for_main(limit: float) -> None:
     because a time limit's end waited before it."""
     done = interrupted(
         f"""
-        def call():
-            time.sleep(0.05)  # the limit is over by then, and waits for us
-            print("ready")
-            threading.Event().wait()
         def main():
             tell_presses()
             try:
                 try:
                     with gort.timeout({limit}):
-                        gort.blocking(call)
+                        gort.blocking(never_ends)
                 except TimeoutError:
                     pass
                 Chan().recv()
@@ -709,15 +709,11 @@ def test_two_presses_are_told_though_main_waits_no_more() -> None:
     """Broken: main leaves a call behind for a second Ctrl-C, meets its time limit there and ends, and nobody is told of either."""
     done = interrupted(
         """
-        def call():
-            time.sleep(0.05)  # the limit is over by then, and waits for us
-            print("ready")
-            threading.Event().wait()
         def main():
             tell_presses()
             try:
                 with gort.timeout(0.001):
-                    gort.blocking(call)
+                    gort.blocking(never_ends)
             except TimeoutError:
                 print("over")
         run(main, procs=1)

@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import os
 import select
-import threading
 import time
 from collections import deque
 from math import ceil, inf
 from time import monotonic
 from typing import Any
 
-from .wait import glances
+from .wait import glances, on_main_thread
 
 
 class Bell:
@@ -59,8 +58,7 @@ class Bell:
         poll.register(fd, what)
         poll.register(self.pipe[0], select.POLLIN)
         left = max(0.0, until - monotonic())
-        main = threading.get_ident() == threading.main_thread().ident
-        for seconds in glances(None if left == inf else left) if main else (left,):
+        for seconds in glances(None if left == inf else left) if on_main_thread() else (left,):
             events = poll.poll(None if seconds == inf else min(ceil(seconds * 1000), 2**31 - 1))
             if events:
                 return any(number == fd for number, _bits in events)

@@ -62,6 +62,11 @@ def _interrupts() -> bool:
     return False
 
 
+def _is_left(exc: BaseException | None) -> bool:
+    """Is it for a block that was left by another goroutine meanwhile (scope.py)?"""
+    return not getattr(getattr(exc, "scope", None), "active", True)
+
+
 class Delivery:
     """What a machine does with exceptions that are meant for its goroutines."""
 
@@ -121,8 +126,8 @@ class Delivery:
             else:
                 shields = scope.shields
         if insists:  # not for a shield, nor for a call that blocks
-            if not getattr(getattr(carrier.pending, "scope", None), "active", True):
-                self.advance(carrier)  # its block was left by another goroutine, scope.py
+            if _is_left(carrier.pending):
+                self.advance(carrier)
             if carrier.pending is not None:
                 if self._throw(carrier, True) and type(carrier.pending) is type(exc):
                     exc.raised = True  # type: ignore[attr-defined]  # the first one is, and stands for both
@@ -209,6 +214,6 @@ class Delivery:
             for c in self.undelivered
             if c.pending is not None
             and c.g is not None
-            and getattr(getattr(c.pending, "scope", None), "active", True)  # else: left by another goroutine, scope.py
+            and not _is_left(c.pending)
             and not self._throw(c)
         ]

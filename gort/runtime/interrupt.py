@@ -62,10 +62,6 @@ def _in_gort(frame: FrameType | None) -> bool:
     return False
 
 
-def _on_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
 def _error() -> KeyboardInterrupt:
     error = KeyboardInterrupt()
     error.raised = False  # type: ignore[attr-defined]
@@ -83,7 +79,7 @@ class Interrupt:
         self.m = m
         self.main = main
         self.last: KeyboardInterrupt | None = None  # what was sent to main
-        self.on_main = _on_main_thread()
+        self.on_main = wait.on_main_thread()
         self.before: Any = None  # the handler found, if ours is in its place
         self.pipe: tuple[int, int] | None = None
         self.ends: list[os.stat_result] = []
@@ -208,13 +204,13 @@ class Deferral:
     def install(self) -> None:
         """A Runtime begins."""
         self.users += 1
-        if _on_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        if wait.on_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self)
 
     def remove(self) -> None:
         """A Runtime has ended."""
         self.users -= 1
-        if self.users <= 0 and _on_main_thread() and signal.getsignal(signal.SIGINT) is self:
+        if self.users <= 0 and wait.on_main_thread() and signal.getsignal(signal.SIGINT) is self:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import stacks
+from .wait import on_main_thread
 
 
 class Quit:
@@ -52,7 +52,7 @@ class Quit:
     def install(self) -> None:
         """A runtime begins.  Only the main thread may set handlers; elsewhere this only counts."""
         self.users += 1
-        if threading.current_thread() is threading.main_thread():
+        if on_main_thread():
             if getattr(signal, "SIGQUIT", None) and signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL:
                 signal.signal(signal.SIGQUIT, self)
 
@@ -70,6 +70,6 @@ class Quit:
     def remove(self) -> None:
         """A runtime has ended."""
         self.users -= 1
-        if self.users <= 0 and threading.current_thread() is threading.main_thread():
+        if self.users <= 0 and on_main_thread():
             if getattr(signal, "SIGQUIT", None) and signal.getsignal(signal.SIGQUIT) is self:
                 signal.signal(signal.SIGQUIT, signal.SIG_DFL)

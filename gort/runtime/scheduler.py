@@ -95,12 +95,16 @@ class Scheduler(Manning, Keeping):
 
     # -- fresh goroutines ---------------------------------------------------------------------------------------
 
+    def all_ps(self) -> dict[Processor, None]:
+        """Those in use, and those on their way out of it."""
+        # `set_procs` stores `leaving` first, so we read it after `allp`: a P that it moves is seen in one of them.
+        return dict.fromkeys([*self.allp, *self.leaving])
+
     def queues(self) -> list[deque[Goroutine[Any]]]:
         """Where goroutines stand that have not started."""
-        # (`set_procs` stores `leaving` first, so we read it after `allp`: a P that it moves is seen in one of them.  And a
-        # machine that has lost its P may not know that yet, and put one there.)
-        ps = dict.fromkeys([*self.allp, *self.leaving, *(m.last for m in list(self.away) if m.last is not None)])
-        return [self.grq, self.backlog, *(p.lrq for p in ps)]
+        # A machine that has lost its P may not know that yet, and put one there.
+        lost = dict.fromkeys(m.last for m in list(self.away) if m.last is not None)
+        return [self.grq, self.backlog, *(p.lrq for p in self.all_ps() | lost)]
 
     def inject(self, g: Goroutine[Any]) -> None:
         """Put a goroutine on the GRQ: from a thread that is no M, or from an M that has lost its P."""

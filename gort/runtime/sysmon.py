@@ -155,9 +155,11 @@ class Sysmon:
             going = bool(sched.departures) and sched.departures.look()
             self.computing = False
             outside = self.look_outside(now)
-            if len(sched.idle) == len(sched.allp) and not sched.leaving:
-                gilshare.want(id(self), False)
+            quiet = len(sched.idle) == len(sched.allp)
+            if quiet:
                 sched.serve()
+            if quiet and not sched.leaving:
+                gilshare.want(id(self), False)
                 if sched.departures:
                     idle = 0
                     delay = SHORTEST if going else min(delay * 2, LONGEST)
@@ -183,15 +185,13 @@ class Sysmon:
                     delay = SHORTEST
                 continue
             idle = 0
-            if len(sched.idle) == len(sched.allp):
-                sched.serve()
             happened = self.look(now, gil_free) or going
             gilshare.want(id(self), self.computing)
             if happened:
                 delay = SHORTEST
             else:
                 delay = min(delay * 2, LONGEST)
-                first = min((p.timers.peek() for p in (*sched.allp, *sched.leaving) if p.m is not None), default=INFINITY)
+                first = min((p.timers.peek() for p in sched.all_ps() if p.m is not None), default=INFINITY)
                 if first - now < delay:
                     delay = max(first - now, SHORTEST)
 
@@ -208,7 +208,7 @@ class Sysmon:
         """One look at every busy P; did anything happen?"""
         sched = self.sched
         happened = False
-        for p in (*sched.allp, *sched.leaving):
+        for p in sched.all_ps():
             m = p.m
             if m is None or m.p is not p:
                 continue

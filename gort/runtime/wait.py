@@ -361,6 +361,11 @@ def is_late(error: BaseException) -> bool:
     return hasattr(error, "of_gort")
 
 
+def on_main_thread() -> bool:
+    """Is this the thread that signal handlers run on?"""
+    return threading.get_ident() == threading.main_thread().ident
+
+
 def glances(timeout: float | None) -> Iterator[float]:
     """For how long the main thread sleeps at a time until so many seconds are over: in between it looks up.
 
@@ -381,7 +386,7 @@ def glances(timeout: float | None) -> Iterator[float]:
 
 def sleep_on(lock: Any, timeout: float | None) -> bool:
     """Take the lock, or wait for so many seconds.  Only here does a plain thread's wait mean that Ctrl-C may be raised."""
-    if threading.get_ident() != threading.main_thread().ident:
+    if not on_main_thread():
         return bool(lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), FOREVER)))
     for seconds in glances(timeout):
         if lock.acquire(timeout=seconds):
